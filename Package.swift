@@ -1,0 +1,117 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+
+import PackageDescription
+
+let swift: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+let c: [CSetting] = [
+    .enableWarning("all"),
+    .enableWarning("extra"),
+    .treatAllWarnings(as: .error),
+]
+
+let argumentParser: Target.Dependency =
+    .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "parallax",
+    products: [
+        .executable(name: "parallax-blockd", targets: ["ParallaxBlockd"]),
+        .executable(name: "parallax-ctl", targets: ["parallax-ctl"]),
+        .executable(name: "parallax-bench", targets: ["parallax-bench"]),
+        .executable(name: "parallax-sim", targets: ["parallax-sim"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        // C shims: one header each, no logic beyond arithmetic and system calls.
+        .target(name: "CChecksum", cSettings: c),
+        .target(name: "CLinux", cSettings: c),
+        .target(name: "CLiburing", cSettings: c, linkerSettings: [.linkedLibrary("uring")]),
+        .target(name: "CLibaio", cSettings: c, linkerSettings: [.linkedLibrary("aio")]),
+
+        // The storage engine: no system calls, no clock, no threads.
+        .target(name: "ParallaxCore", dependencies: ["CChecksum"], swiftSettings: swift),
+
+        // The kernel boundary.
+        .target(
+            name: "ParallaxIO",
+            dependencies: ["ParallaxCore", "CLiburing", "CLibaio", "CLinux"],
+            swiftSettings: swift),
+
+        // Front ends.
+        .target(
+            name: "ParallaxVhost", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
+        .target(
+            name: "ParallaxNBD", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
+
+        // Control plane.
+        .target(name: "ParallaxControl", swiftSettings: swift),
+        .executableTarget(
+            name: "ParallaxBlockd",
+            dependencies: [
+                "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl",
+                "CLinux", argumentParser,
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "FlyingFox", package: "FlyingFox"),
+                .product(name: "FlyingSocks", package: "FlyingFox"),
+                .product(name: "TOMLKit", package: "TOMLKit"),
+            ],
+            swiftSettings: swift),
+        .executableTarget(
+            name: "parallax-ctl",
+            dependencies: ["ParallaxControl", "ParallaxCore", "ParallaxIO", "CLinux", argumentParser],
+            swiftSettings: swift),
+
+        // Development tools; not shipped.
+        .target(
+            name: "ParallaxSimulation", dependencies: ["ParallaxCore"], swiftSettings: swift),
+        .executableTarget(
+            name: "parallax-sim",
+            dependencies: ["ParallaxSimulation", "ParallaxCore", argumentParser],
+            swiftSettings: swift),
+        .target(
+            name: "ParallaxGuest", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
+        .executableTarget(
+            name: "parallax-bench",
+            dependencies: [
+                "ParallaxGuest", "ParallaxCore", "CLinux", argumentParser,
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            swiftSettings: swift),
+
+        // Tests.
+        .testTarget(
+            name: "ParallaxCoreTests", dependencies: ["ParallaxCore", "ParallaxSimulation"],
+            swiftSettings: swift),
+        .testTarget(
+            name: "ParallaxIOTests", dependencies: ["ParallaxIO", "ParallaxCore", "CLinux"],
+            swiftSettings: swift),
+        .testTarget(
+            name: "ParallaxFrontendTests",
+            dependencies: [
+                "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxCore", "CLinux",
+                "ParallaxSimulation",
+            ],
+            swiftSettings: swift),
+        .testTarget(
+            name: "SimulationTests", dependencies: ["ParallaxSimulation", "ParallaxCore"],
+            swiftSettings: swift),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: ["ParallaxGuest", "ParallaxControl", "ParallaxCore", "CLinux"],
+            swiftSettings: swift),
+    ],
+    swiftLanguageModes: [.v6]
+)
