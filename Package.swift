@@ -1,5 +1,6 @@
 // swift-tools-version: 6.2
 // SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
 
 import PackageDescription
 
@@ -71,7 +72,9 @@ let package = Package(
             swiftSettings: swift),
         .executableTarget(
             name: "parallax-ctl",
-            dependencies: ["ParallaxControl", "ParallaxCore", "ParallaxIO", "CLinux", argumentParser],
+            dependencies: [
+                "ParallaxControl", "ParallaxCore", "ParallaxIO", "CLinux", argumentParser,
+            ],
             swiftSettings: swift),
 
         // Development tools; not shipped.
