@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+#define _GNU_SOURCE
+#include "parallax_files.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+_Static_assert(F_SEAL_SEAL == 1 && F_SEAL_SHRINK == 2, "seal bits");
+_Static_assert(F_SEAL_GROW == 4 && F_SEAL_WRITE == 8, "seal bits");
+_Static_assert(FALLOC_FL_KEEP_SIZE == 1 && FALLOC_FL_PUNCH_HOLE == 2, "fallocate bits");
+_Static_assert(FALLOC_FL_ZERO_RANGE == 0x10, "fallocate bits");
+
+static int result_of(long value) { return value < 0 ? -errno : (int)value; }
+
+int parallax_memfd_create(const char *name, int64_t byte_count) {
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return -errno;
+    if (ftruncate(fd, byte_count) == 0) return fd;
+    int code = errno;
+    close(fd);
+    return -code;
+}
+
+int parallax_memfd_add_seals(int fd, uint32_t seals) {
+    return result_of(fcntl(fd, F_ADD_SEALS, (int)seals));
+}
+
+int parallax_memfd_get_seals(int fd) { return result_of(fcntl(fd, F_GET_SEALS)); }
+
+int parallax_fallocate(int fd, int mode, int64_t offset, int64_t byte_count) {
+    int result;
+    do result = fallocate(fd, mode, offset, byte_count); while (result < 0 && errno == EINTR);
+    return result_of(result);
+}
+
+int parallax_block_device_size(int fd, uint64_t *byte_count) {
+    return result_of(ioctl(fd, BLKGETSIZE64, byte_count));
+}
+
+int parallax_block_device_sector_size(int fd, uint32_t *byte_count) {
+    int size = 0;
+    int result = result_of(ioctl(fd, BLKSSZGET, &size));
+    *byte_count = (uint32_t)size;
+    return result;
+}
+
+int parallax_lock_exclusive(int fd, int *holder) {
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    *holder = 0;
+    if (fcntl(fd, F_SETLK, &lock) == 0) return 0;
+    if (errno != EACCES && errno != EAGAIN) return -errno;
+    struct flock query = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    if (fcntl(fd, F_GETLK, &query) == 0 && query.l_type != F_UNLCK && query.l_pid > 0)
+        *holder = query.l_pid;
+    return -EAGAIN;
+}
+
+int parallax_pipe(int fds[2], int is_nonblocking) {
+    return result_of(pipe2(fds, O_CLOEXEC | (is_nonblocking ? O_NONBLOCK : 0)));
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+// Files, block devices and anonymous memory files.
+
+#ifndef PARALLAX_FILES_H
+#define PARALLAX_FILES_H
+
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+static const int PARALLAX_O_DIRECT = __O_DIRECT;
+static const int PARALLAX_O_CLOEXEC = O_CLOEXEC;
+
+// Anonymous shared memory, close-on-exec, sealing allowed. Returns the file descriptor.
+int parallax_memfd_create(const char *name, int64_t byte_count);
+static const uint32_t PARALLAX_SEAL_SEAL = 0x1;
+static const uint32_t PARALLAX_SEAL_SHRINK = 0x2;
+static const uint32_t PARALLAX_SEAL_GROW = 0x4;
+static const uint32_t PARALLAX_SEAL_WRITE = 0x8;
+int parallax_memfd_add_seals(int fd, uint32_t seals);
+// Returns the seals, -EINVAL for a file that cannot be sealed.
+int parallax_memfd_get_seals(int fd);
+
+static const int PARALLAX_FALLOC_KEEP_SIZE = 0x01;
+static const int PARALLAX_FALLOC_PUNCH_HOLE = 0x02; // only together with KEEP_SIZE
+static const int PARALLAX_FALLOC_ZERO_RANGE = 0x10;
+int parallax_fallocate(int fd, int mode, int64_t offset, int64_t byte_count);
+
+// BLKGETSIZE64: the size of a block device.
+int parallax_block_device_size(int fd, uint64_t *byte_count);
+// BLKSSZGET: the smallest unit of an O_DIRECT transfer on a block device.
+int parallax_block_device_sector_size(int fd, uint32_t *byte_count);
+
+// An fcntl write lock on the whole file, without waiting. 0: taken. -EAGAIN: another process
+// holds it, and *holder is its pid (0 when the kernel cannot name it, as across pid namespaces).
+int parallax_lock_exclusive(int fd, int *holder);
+
+// Both ends close-on-exec.
+int parallax_pipe(int fds[2], int is_nonblocking);
+
+#endif

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+#ifndef PARALLAX_THREADS_H
+#define PARALLAX_THREADS_H
+
+#include <stdint.h>
+
+// Names the calling thread; longer names are cut to the kernel's 15 bytes.
+int parallax_thread_set_name(const char *name);
+// Binds the calling thread to one CPU.
+int parallax_thread_set_affinity(int cpu);
+// The number of CPUs this process may run on.
+int parallax_cpu_count(void);
+int parallax_thread_id(void);
+// CLOCK_MONOTONIC.
+uint64_t parallax_monotonic_nanoseconds(void);
+// CPU time used by the calling thread.
+uint64_t parallax_thread_cpu_nanoseconds(void);
+
+#endif

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+#define _GNU_SOURCE
+#include "parallax_threads.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int parallax_thread_set_name(const char *name) {
+    char short_name[16] = { 0 };
+    strncpy(short_name, name, sizeof short_name - 1);
+    return -pthread_setname_np(pthread_self(), short_name);
+}
+
+int parallax_thread_set_affinity(int cpu) {
+    cpu_set_t set;
+    if (cpu < 0 || cpu >= CPU_SETSIZE) return -EINVAL;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    return sched_setaffinity(0, sizeof set, &set) < 0 ? -errno : 0;
+}
+
+int parallax_cpu_count(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) < 0) return 1;
+    int count = CPU_COUNT(&set);
+    return count > 0 ? count : 1;
+}
+
+int parallax_thread_id(void) { return gettid(); }
+
+static uint64_t nanoseconds_of(clockid_t clock) {
+    struct timespec now;
+    if (clock_gettime(clock, &now) < 0) return 0;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t parallax_monotonic_nanoseconds(void) { return nanoseconds_of(CLOCK_MONOTONIC); }
+
+uint64_t parallax_thread_cpu_nanoseconds(void) {
+    return nanoseconds_of(CLOCK_THREAD_CPUTIME_ID);
+}
