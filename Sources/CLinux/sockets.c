@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -46,6 +47,8 @@ int parallax_unix_listen(const char *path, int backlog, int is_nonblocking) {
     int fd = socket(AF_UNIX, SOCK_STREAM | flags_of(is_nonblocking), 0);
     if (fd < 0) return -errno;
     if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) return close_with(fd, errno);
+    // Before it listens nobody can connect, so there is no moment with the umask's mode.
+    if (chmod(path, 0600) < 0) return close_with(fd, errno);
     if (listen(fd, backlog) < 0) return close_with(fd, errno);
     return fd;
 }

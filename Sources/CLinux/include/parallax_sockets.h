@@ -17,7 +17,7 @@ static const size_t PARALLAX_FDS_PER_MESSAGE = 32;
 static const size_t PARALLAX_UNIX_PATH_MAX = 107;
 
 int parallax_socket_pair(int fds[2], int is_nonblocking);
-// Bound and listening. -ENAMETOOLONG when the path does not fit. An existing path: -EADDRINUSE.
+// Bound, mode 0600, listening. -ENAMETOOLONG when the path does not fit. An existing path: -EADDRINUSE.
 int parallax_unix_listen(const char *path, int backlog, int is_nonblocking);
 // -ECONNREFUSED: the path is a socket that nobody listens on (stale).
 int parallax_unix_connect(const char *path, int is_nonblocking);

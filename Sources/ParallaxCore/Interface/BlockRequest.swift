@@ -28,6 +28,10 @@ package struct BlockRequest: BitwiseCopyable {
         case flush
         case discard
         case writeZeroes
+        /// Which parts of the range are holes: the engine fills the one data segment with
+        /// `AllocationExtent`s. An engine that cannot tell answers `.invalid`, and the front end
+        /// then calls the whole range data.
+        case allocation
     }
 
     package var operation: Operation
@@ -40,7 +44,7 @@ package struct BlockRequest: BitwiseCopyable {
     /// The session's own name for the request; comes back in the reply.
     package var tag: UInt32
     /// Sectors of 512 bytes. `sectorCount` is 0 for a flush. For read and write it equals the
-    /// bytes of all data segments divided by 512.
+    /// bytes of all data segments divided by 512; for an allocation query it is the range.
     package var firstSector: UInt64
     package var sectorCount: UInt64
     /// Stays valid until the reply. A data segment may have any alignment and any length.
