@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// Crashes and slow decay.
+extension SimulatedDevice {
+    /// Stops everything; what survives is chosen by the seed within what `mode` allows. Buffers
+    /// of commands in flight are not touched any more. The device works again afterwards.
+    package func crash(_ mode: CrashMode, survival: Survival? = nil) {
+        commandsUntilStop = nil
+        let survival = survival ?? Survival.allCases[random.index(below: Survival.allCases.count)]
+        switch mode {
+        case .processLoss: loseProcess(survival)
+        case .powerLoss: losePower(survival)
+        }
+    }
+
+    private func loseProcess(_ survival: Survival) {
+        var interrupted = inFlight
+        inFlight = []
+        interrupted.removeAll { $0.command.operation != .write }
+        interrupted.shuffle(using: &random)
+        let cut = interrupted.isEmpty ? 0 : random.index(below: interrupted.count)
+        for (position, entry) in interrupted.enumerated() {
+            applyInPart(entry, survival: pieces(of: survival, at: position, cut: cut))
+        }
+    }
+
+    private func losePower(_ survival: Survival) {
+        var candidates = unsynced
+        unsynced = []
+        var interrupted = inFlight.filter { $0.command.operation == .write }
+        inFlight = []
+        interrupted.shuffle(using: &random)
+        candidates += interrupted.map {
+            VolatileWrite(sequence: 0, offset: $0.command.offset, content: $0.content)
+        }
+        let cut = candidates.isEmpty ? 0 : random.index(below: candidates.count)
+        for (position, write) in candidates.enumerated() {
+            let kept = pieces(of: survival, at: position, cut: cut)
+            forEachSurvivingSector(of: write.content, kept) { start, sector in
+                durable.write(at: write.offset + UInt64(start), from: sector)
+            }
+        }
+        visible.becomeEqual(to: durable)
+    }
+
+    /// What `survival` means for the write at `position`.
+    private func pieces(of survival: Survival, at position: Int, cut: Int) -> Survival {
+        switch survival {
+        case .nothing, .everything, .someSectors: survival
+        case .someWrites: random.chance(percent: 50) ? .everything : .nothing
+        case .prefix:
+            position < cut ? .everything : (position == cut ? .someSectors : .nothing)
+        }
+    }
+
+    /// A write that was interrupted: the sectors that got through are visible, not durable.
+    func applyInPart(_ entry: CommandInFlight, survival: Survival) {
+        forEachSurvivingSector(of: entry.content, survival) { start, sector in
+            store(at: entry.command.offset + UInt64(start), content: [UInt8](sector))
+        }
+    }
+
+    private func forEachSurvivingSector(
+        of content: [UInt8], _ survival: Survival, _ body: (Int, UnsafeRawBufferPointer) -> Void
+    ) {
+        guard survival != .nothing else { return }
+        content.withUnsafeBytes { bytes in
+            if survival == .everything {
+                body(0, bytes)
+                return
+            }
+            for start in stride(from: 0, to: bytes.count, by: sectorBytes) {
+                guard random.chance(percent: 50) else { continue }
+                body(start, UnsafeRawBufferPointer(rebasing: bytes[start..<(start + sectorBytes)]))
+            }
+        }
+    }
+
+    /// Inverts a bit of a sector, in every copy that the device has of it.
+    package func rot(at offset: UInt64, bit: Int) {
+        visible.flip(bit: bit, at: offset)
+        durable.flip(bit: bit, at: offset)
+        for index in unsynced.indices {
+            let start = unsynced[index].offset
+            guard offset >= start, offset - start < UInt64(unsynced[index].content.count) else {
+                continue
+            }
+            unsynced[index].content[Int(offset - start)] ^= UInt8(1 << (bit & 7))
+        }
+    }
+
+    /// Inverts a bit somewhere in what was ever written at or after `minimum`; returns where.
+    package func rotSomewhere(from minimum: UInt64 = 0) -> UInt64? {
+        let pages = visible.pageNumbers.filter { $0 * UInt64(blockBytes) >= minimum }
+        guard !pages.isEmpty else { return nil }
+        let page = pages[random.index(below: pages.count)]
+        let offset = page * UInt64(blockBytes) + UInt64(random.index(below: blockBytes))
+        rot(at: offset, bit: random.index(below: 8))
+        return offset
+    }
+
+    /// The bytes that a read would return now, without counting as one.
+    package func peek(at offset: UInt64, count: Int) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: count) { target, initialized in
+            visible.read(at: offset, into: UnsafeMutableRawBufferPointer(target))
+            initialized = count
+        }
+    }
+
+    /// Numbers of all 4 KiB pages that were ever written, in the order of their first write.
+    package var touchedPages: [UInt64] { visible.pageNumbers }
+}
