@@ -15,6 +15,7 @@
 
 _Static_assert(EPOLLIN == 0x001 && EPOLLOUT == 0x004 && EPOLLERR == 0x008, "epoll bits");
 _Static_assert(EPOLLHUP == 0x010 && EPOLLRDHUP == 0x2000, "epoll bits");
+_Static_assert((uint32_t)EPOLLET == 1u << 31, "epoll bits");
 
 static int result_of(long value) { return value < 0 ? -errno : (int)value; }
 

@@ -14,6 +14,7 @@ _Static_assert(F_SEAL_SEAL == 1 && F_SEAL_SHRINK == 2, "seal bits");
 _Static_assert(F_SEAL_GROW == 4 && F_SEAL_WRITE == 8, "seal bits");
 _Static_assert(FALLOC_FL_KEEP_SIZE == 1 && FALLOC_FL_PUNCH_HOLE == 2, "fallocate bits");
 _Static_assert(FALLOC_FL_ZERO_RANGE == 0x10, "fallocate bits");
+_Static_assert(MADV_HUGEPAGE == 14, "madvise advice");
 
 static int result_of(long value) { return value < 0 ? -errno : (int)value; }
 

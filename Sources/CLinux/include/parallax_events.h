@@ -19,6 +19,7 @@ static const uint32_t PARALLAX_EPOLLOUT = 0x004;
 static const uint32_t PARALLAX_EPOLLERR = 0x008;
 static const uint32_t PARALLAX_EPOLLHUP = 0x010;
 static const uint32_t PARALLAX_EPOLLRDHUP = 0x2000;
+static const uint32_t PARALLAX_EPOLLET = 1u << 31;
 
 // The kernel's struct is packed on x86-64 only; this one has one layout everywhere.
 struct parallax_epoll_event {

@@ -12,6 +12,8 @@
 
 static const int PARALLAX_O_DIRECT = __O_DIRECT;
 static const int PARALLAX_O_CLOEXEC = O_CLOEXEC;
+// madvise: use huge pages where possible.
+static const int PARALLAX_MADV_HUGEPAGE = 14;
 
 // Anonymous shared memory, close-on-exec, sealing allowed. Returns the file descriptor.
 int parallax_memfd_create(const char *name, int64_t byte_count);
