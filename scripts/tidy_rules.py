@@ -30,7 +30,8 @@ IMPORTS = {
         "Logging", "FlyingFox", "FlyingSocks", "TOMLKit",
     },
     "parallax-ctl": KERNEL | FOUNDATION | {"ParallaxControl", "ParallaxIO", "ArgumentParser"},
-    "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD"},
+    # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
+    "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
     "parallax-sim": CORE | {"ParallaxSimulation", "ArgumentParser", "Glibc"},
     "ParallaxGuest": KERNEL,
     "parallax-bench": KERNEL | FOUNDATION | {"ParallaxGuest", "ArgumentParser", "Histogram"},
@@ -213,6 +214,11 @@ BANNED = [
     (re.compile(r"-Ounchecked|\bunsafeFlags\b"), "unchecked builds remove the preconditions"),
 ]
 PRINT = re.compile(r"(?<![.\w])(?:debugPrint|print|dump)\(")
+UNREPEATABLE = re.compile(
+    r"\b(?:clock_gettime|gettimeofday|pthread_\w+|getrandom|arc4random\w*|"
+    r"SystemRandomNumberGenerator|ContinuousClock|SuspendingClock|Task\.sleep|shuffled\(\))"
+    r"|\.random\((?![^)]*using:)")
+REPEATABLE_TARGETS = {"ParallaxCore", "ParallaxSimulation"}
 UNCHECKED = re.compile(r"@unchecked\s+Sendable|nonisolated\(unsafe\)")
 
 
@@ -228,6 +234,9 @@ def check_banned_calls(source):
         if quiet and PRINT.search(line):
             yield Finding("print", source.path, number,
                           "a library does not print: return it, throw it or count it")
+        if source.target in REPEATABLE_TARGETS and UNREPEATABLE.search(line):
+            yield Finding("repeatable", source.path, number,
+                          "clock, thread or chance outside the seed: a run could not be repeated")
         if UNCHECKED.search(line) and not safety_note(source.lines, number):
             yield Finding("safety", source.path, number,
                           "escapes Sendable checking without a SAFETY: note above it")

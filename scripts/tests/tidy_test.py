@@ -106,6 +106,14 @@ class Swift(unittest.TestCase):
         ctl = "Sources/parallax-ctl/X.swift"
         self.assertEqual(found(rules.check_banned_calls, ctl, "print(1)"), [])
 
+    def test_repeatable(self):
+        check = rules.check_banned_calls
+        sim = "Sources/ParallaxSimulation/X.swift"
+        for text in ("clock_gettime(a, b)", "Int.random(in: 0..<9)", "ContinuousClock.now"):
+            self.assertEqual(found(check, sim, text), ["repeatable"], text)
+        self.assertEqual(found(check, sim, "Int.random(in: 0..<9, using: &seed)"), [])
+        self.assertEqual(found(check, "Sources/ParallaxIO/X.swift", "clock_gettime(a, b)"), [])
+
     def test_safety_note(self):
         check = rules.check_banned_calls
         bare = "final class A: @unchecked Sendable {}\n"
