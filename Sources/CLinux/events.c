@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +27,15 @@ int parallax_eventfd_create(uint32_t initial_value, int is_nonblocking) {
 int parallax_eventfd_read(int fd, uint64_t *value) {
     ssize_t count;
     do count = read(fd, value, sizeof *value); while (count < 0 && errno == EINTR);
+    if (count < 0) return -errno;
+    return count == sizeof *value ? 0 : -EINVAL;
+}
+
+int parallax_eventfd_take(int fd, uint64_t *value) {
+    struct iovec piece = { .iov_base = value, .iov_len = sizeof *value };
+    ssize_t count;
+    do count = preadv2(fd, &piece, 1, -1, RWF_NOWAIT); while (count < 0 && errno == EINTR);
+    if (count < 0 && errno == EOPNOTSUPP) return parallax_eventfd_read(fd, value);
     if (count < 0) return -errno;
     return count == sizeof *value ? 0 : -EINVAL;
 }

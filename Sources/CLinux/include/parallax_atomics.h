@@ -7,7 +7,16 @@
 #ifndef PARALLAX_ATOMICS_H
 #define PARALLAX_ATOMICS_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+// Copies bytes that another process may change meanwhile. The barrier makes the compiler use the
+// copy from here on: without it a later read of the copy could become a second read of the source.
+static inline void parallax_copy_once(void *to, const void *from, size_t count) {
+    memcpy(to, from, count);
+    __asm__ volatile("" : : "r"(to) : "memory");
+}
 
 #define PARALLAX_ATOMICS(bits)                                                                    \
     static inline uint##bits##_t parallax_load_relaxed_u##bits(const void *address) {            \

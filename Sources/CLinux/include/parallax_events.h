@@ -13,6 +13,9 @@ int parallax_eventfd_create(uint32_t initial_value, int is_nonblocking);
 // Takes the count (and makes it 0). A nonblocking eventfd with count 0 gives -EAGAIN.
 int parallax_eventfd_read(int fd, uint64_t *value);
 int parallax_eventfd_write(int fd, uint64_t value);
+// As read, but never waits, whatever the file's flags: a peer that shares the eventfd can change
+// them. -EAGAIN: the count is 0.
+int parallax_eventfd_take(int fd, uint64_t *value);
 
 static const uint32_t PARALLAX_EPOLLIN = 0x001;
 static const uint32_t PARALLAX_EPOLLOUT = 0x004;

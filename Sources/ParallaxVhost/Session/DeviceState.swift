@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// What all queues of a device share: the disk's properties, the guest's memory, scratch space.
+struct DeviceState: ~Copyable {
+    let session: UInt32
+    let vdi: UInt32
+    let isReadOnly: Bool
+    let serial: DiskSerial
+    var sectors: UInt64
+
+    var memory = GuestMemory()
+    var chain = ChainBuffer()
+    var lists = DataSegmentLists()
+    /// The ranges of the discard or write-zeroes request that is being admitted.
+    let ranges: UnsafeMutablePointer<BlockRange>
+
+    var features: VirtioFeatures = []
+    /// The guest's choice: false makes each write durable before it is answered.
+    var isWriteback = true
+    /// Guest requests that the engine has.
+    var inFlight = 0
+    /// No queue takes requests until a message that changes memory has been served.
+    var isPaused = false
+    var requestsTaken: UInt64 = 0
+
+    init(session: UInt32, vdi: UInt32, export: borrowing VhostExport) {
+        self.session = session
+        self.vdi = vdi
+        isReadOnly = export.readOnly
+        serial = DiskSerial(name: export.name)
+        sectors = export.sectors
+        ranges = .allocate(capacity: VhostLimits.rangesMax)
+    }
+
+    deinit { ranges.deallocate() }
+
+    /// virtio 1.2, 5.2.6.2: a completed write is stable by itself when the guest turned writeback
+    /// off, and when it cannot send flushes at all.
+    var writesAreDurable: Bool {
+        !features.contains(.flush)
+            || (features.contains(.configWriteback) && !isWriteback)
+    }
+}
+
+/// What GET_ID answers: the VDI's name, cut to 20 bytes without splitting a character.
+struct DiskSerial: BitwiseCopyable, Sendable {
+    static let byteCountMax = 20
+    private(set) var bytes: InlineArray<20, UInt8>
+
+    init(name: String) {
+        bytes = InlineArray(repeating: 0)
+        var count = 0
+        for character in name {
+            let utf8 = character.utf8
+            guard count + utf8.count <= Self.byteCountMax else { return }
+            for byte in utf8 {
+                bytes[count] = byte
+                count += 1
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import CLinux
+internal import Glibc
+internal import ParallaxCore
+
+extension VhostDevice {
+    /// Accepts the first front end and turns away others while it is there.
+    mutating func acceptFrontEnds<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        for _ in 0..<VhostLimits.acceptsPerTurnMax {
+            guard let number = listener?.file.number else { return }
+            let accepted = parallax_accept(number, 1)
+            guard accepted >= 0 else { return }
+            guard phase == .listening else {
+                _ = close(accepted)
+                give(.refusedSecondFrontEnd)
+                continue
+            }
+            connection = Connection(adopting: accepted)
+            phase = .connected
+            count.connections += 1
+            noticesGiven = 0
+            give(.connected)
+            registrar.watch(
+                fileDescriptor: accepted, token: token(Source.connection), interest: .readable)
+        }
+    }
+
+    mutating func receiveMessages<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        for _ in 0..<VhostLimits.messagesPerTurnMax {
+            // A message that waits for replies holds back those behind it.
+            guard phase == .connected, waiting == nil else { return }
+            do throws(Connection.End) {
+                guard let (header, message) = try connection?.receive() else { return }
+                serve(message, header, &registrar)
+            } catch {
+                end(error, &registrar)
+            }
+        }
+    }
+
+    private mutating func end<R: EventRegistrar & ~Copyable>(
+        _ end: Connection.End, _ registrar: inout R
+    ) {
+        switch end {
+        case .closedByPeer(let duringMessage):
+            give(.disconnected(duringMessage: duringMessage))
+        case .fault(let fault):
+            count.protocolFaults += 1
+            give(.protocolFault(request: connection?.request ?? 0, fault))
+        }
+        disconnect(&registrar)
+    }
+
+    /// The front end has gone or is to go. Its memory stays mapped while the engine may use it,
+    /// and no new front end is accepted before that ends.
+    mutating func disconnect<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        quieten(&registrar)
+        for index in 0..<VhostLimits.queueCountMax { queues[index].reset() }
+        connection = nil
+        touchedQueues = 0
+        stalledQueues = 0
+        registrar.unwatch(token: token(Source.listener))
+        phase = .draining
+        if state.inFlight == 0 { returnToListening(&registrar) }
+    }
+
+    /// No events of the connection any more, and no new requests.
+    mutating func quieten<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        registrar.unwatch(token: token(Source.connection))
+        for index in 0..<VhostLimits.queueCountMax {
+            if queues[index].kick != nil { registrar.unwatch(token: kickToken(index)) }
+            queues[index].stop()
+        }
+        waiting = nil
+        state.isPaused = false
+    }
+
+    func kickToken(_ queue: Int) -> EventToken { token(Source.firstKick + UInt32(queue)) }
+
+    mutating func returnToListening<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        state.memory.removeAll()
+        state.features = []
+        phase = .listening
+        watchListener(&registrar)
+    }
+
+    mutating func finishStopping<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        for index in 0..<VhostLimits.queueCountMax { queues[index].reset() }
+        connection = nil
+        state.memory.removeAll()
+        phase = .stopped
+    }
+}

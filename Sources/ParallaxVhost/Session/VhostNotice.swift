@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Something that the daemon's log should say about a device; see `VhostDevice.takeNotice`.
+package enum VhostNotice: BitwiseCopyable, Sendable {
+    case connected
+    case disconnected(duringMessage: Bool)
+    case refusedSecondFrontEnd
+    case protocolFault(request: UInt32, MessageFault)
+    case unsupportedRequest(UInt32)
+    case memoryRejected(MemoryFault)
+    case queueBroken(queue: UInt32, RingFault)
+
+    /// Ordinary comings and goings are for the debug log.
+    package var isProblem: Bool {
+        switch self {
+        case .connected, .disconnected(duringMessage: false): false
+        default: true
+        }
+    }
+
+    /// One sentence, without the name of the VDI.
+    package var text: String {
+        switch self {
+        case .connected: "a front end connected"
+        case .disconnected(let duringMessage):
+            duringMessage
+                ? "the front end went away in the middle of a message"
+                : "the front end disconnected"
+        case .refusedSecondFrontEnd:
+            "a second front end was turned away; disconnect the first before"
+        case .protocolFault(let request, let fault):
+            "the front end broke the protocol in request \(request) (\(fault)); disconnected it"
+        case .unsupportedRequest(let request):
+            "the front end sent request \(request), which is not supported"
+        case .memoryRejected(let fault):
+            "a region of guest memory was refused (\(fault))"
+        case .queueBroken(let queue, let fault):
+            "the guest broke the rules of queue \(queue) (\(fault)); "
+                + "the queue is stopped until the guest resets the device"
+        }
+    }
+
+    /// Distinguishes what is worth a line of its own.
+    var kindBit: UInt32 {
+        switch self {
+        case .connected: 1
+        case .disconnected: 2
+        case .refusedSecondFrontEnd: 4
+        case .protocolFault: 8
+        case .unsupportedRequest: 16
+        case .memoryRejected: 32
+        case .queueBroken(let queue, _): 64 << queue
+        }
+    }
+}
+
+/// Counts since the device was made.
+package struct VhostCounters: BitwiseCopyable, Sendable {
+    package var connections: UInt64 = 0
+    package var requests: UInt64 = 0
+    package var protocolFaults: UInt64 = 0
+    package var brokenQueues: UInt64 = 0
+}
