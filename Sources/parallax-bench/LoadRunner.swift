@@ -26,7 +26,7 @@ struct LoadRunner: ~Copyable {
 
     private let plan: Plan
     private let serverPID: Int32?
-    private let pattern: Pattern
+    private let pattern: SectorPattern
     private let sectorsPerRequest: UInt64
     private var driver: BlockDriver
     private var source: RequestSource
@@ -48,8 +48,8 @@ struct LoadRunner: ~Copyable {
         self.serverPID = serverPID
         self.driver = driver
         self.generations = generations
-        pattern = Pattern(seed: plan.seed)
-        sectorsPerRequest = UInt64(plan.blockBytes / Pattern.sectorBytes)
+        pattern = SectorPattern(seed: plan.seed)
+        sectorsPerRequest = UInt64(plan.blockBytes / SectorPattern.sectorBytes)
         source = RequestSource(plan)
         fillBuffers()
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+internal import ParallaxGuest
+
 /// Decides which block is next, and what happens to it.
 struct RequestSource {
     private let plan: Plan

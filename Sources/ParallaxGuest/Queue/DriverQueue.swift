@@ -98,6 +98,22 @@ package struct DriverQueue: ~Copyable {
         close(callFD)
     }
 
+    /// A queue by itself, with the first two regions of `memory` all for it; the caller keeps the
+    /// memory alive. For tests: a driver lays out its own queues.
+    package static func make(
+        index: Int, layout: QueueLayout, usesEventIndex: Bool, in memory: borrowing GuestMemory
+    ) throws(GuestError) -> DriverQueue {
+        guard memory.regions.count >= 2 else {
+            throw GuestError(.usage, "a queue needs two regions of guest memory")
+        }
+        var structures = GuestArena(memory.regions[0])
+        var data = GuestArena(memory.regions[1])
+        let places = try QueueMemory(layout, structures: &structures, data: &data)
+        return DriverQueue(
+            index: index, memory: places, usesEventIndex: usesEventIndex,
+            eventDescriptors: try makeEventDescriptors())
+    }
+
     static func makeEventDescriptors() throws(GuestError) -> (kick: Int32, call: Int32) {
         let kick = parallax_eventfd_create(0, 1)
         let call = parallax_eventfd_create(0, 1)

@@ -9,15 +9,16 @@ internal import Glibc
 /// One word a block: bit 31 busy, bits 0..30 the generation, 0 = not written by this run.
 ///
 /// SAFETY: owns its storage; every index is checked.
-struct GenerationTable: ~Copyable {
+package struct GenerationTable: ~Copyable {
     private let words: UnsafeMutablePointer<UInt32>
-    let count: Int
+    package let count: Int
     private static var busyBit: UInt32 { 1 << 31 }
 
-    init(count: Int) throws(BenchFailure) {
+    package init(count: Int) throws(GuestError) {
         // calloc and not allocate: pages of blocks that are never touched cost nothing.
         guard let memory = calloc(max(1, count), MemoryLayout<UInt32>.stride) else {
-            throw BenchFailure("no memory for the generations of \(count) blocks: use --range")
+            throw GuestError(
+                .system, "no memory for the generations of \(count) blocks: use a smaller range")
         }
         words = memory.assumingMemoryBound(to: UInt32.self)
         self.count = count
@@ -25,24 +26,24 @@ struct GenerationTable: ~Copyable {
 
     deinit { free(words) }
 
-    subscript(block: UInt64) -> UInt32 {
+    package subscript(block: UInt64) -> UInt32 {
         precondition(block < UInt64(count), "GenerationTable: no such block")
         return words[Int(block)] & ~Self.busyBit
     }
 
-    func isBusy(_ block: UInt64) -> Bool {
+    package func isBusy(_ block: UInt64) -> Bool {
         precondition(block < UInt64(count), "GenerationTable: no such block")
         return words[Int(block)] & Self.busyBit != 0
     }
 
     /// Starts a request for a block; a write makes its next generation.
-    mutating func begin(_ block: UInt64, isWrite: Bool) {
+    package mutating func begin(_ block: UInt64, isWrite: Bool) {
         precondition(!isBusy(block), "GenerationTable: two requests for one block")
         let generation = words[Int(block)] &+ (isWrite ? 1 : 0)
         words[Int(block)] = generation | Self.busyBit
     }
 
-    mutating func end(_ block: UInt64) {
+    package mutating func end(_ block: UInt64) {
         precondition(isBusy(block), "GenerationTable: the end of no request")
         words[Int(block)] &= ~Self.busyBit
     }

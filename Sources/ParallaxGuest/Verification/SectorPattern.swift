@@ -1,26 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-/// The contents that `--verify` writes: each sector says what it is, so that a mismatch can say
+/// The contents of a disk under test: each sector says what it is, so that a mismatch can say
 /// what came instead.
 ///
 ///       0        8        16       24                            512
 ///      +--------+--------+--------+-----------------------------+
 ///      | seed   | sector | gener. | 61 words derived from them  |   words of 8 bytes
 ///      +--------+--------+--------+-----------------------------+
-struct Pattern {
-    static var sectorBytes: Int { 512 }
+package struct SectorPattern: Sendable {
+    package static var sectorBytes: Int { 512 }
     private static var wordCount: Int { 64 }
     private static var step: UInt64 { 0x9E37_79B9_7F4A_7C15 }
 
-    let seed: UInt64
+    package let seed: UInt64
+
+    package init(seed: UInt64) { self.seed = seed }
 
     private func body(sector: UInt64, generation: UInt64) -> UInt64 {
         mixed(seed ^ mixed(sector ^ mixed(generation)))
     }
 
     /// Fills a buffer (whole sectors) that is to be written at `firstSector`.
-    func fill(_ buffer: UnsafeMutableRawBufferPointer, firstSector: UInt64, generation: UInt32) {
+    package func fill(
+        _ buffer: UnsafeMutableRawBufferPointer, firstSector: UInt64, generation: UInt32
+    ) {
         let words = buffer.assumingMemoryBound(to: UInt64.self)
         let number = UInt64(generation)
         var sector = firstSector
@@ -41,9 +45,9 @@ struct Pattern {
 
     /// Nil when the buffer holds what belongs at `firstSector`; else what is wrong.
     /// `generation` 0: any generation is right, as long as it is this seed's and this place's.
-    func check(
+    package func check(
         _ buffer: UnsafeRawBufferPointer, firstSector: UInt64, generation: UInt32
-    ) -> Mismatch? {
+    ) -> SectorMismatch? {
         let words = buffer.assumingMemoryBound(to: UInt64.self)
         var sector = firstSector
         var start = 0
@@ -52,7 +56,7 @@ struct Pattern {
             let sectorWords = UnsafeBufferPointer(rebasing: words[start..<start + Self.wordCount])
             guard isIntact(sectorWords, sector: sector, generation: expected), expected != 0
             else {
-                return Mismatch(
+                return SectorMismatch(
                     sector: sector, expectedGeneration: generation,
                     found: describe(sectorWords, sector: sector))
             }
@@ -76,7 +80,7 @@ struct Pattern {
 
     private func describe(_ words: UnsafeBufferPointer<UInt64>, sector: UInt64) -> String {
         if words.allSatisfy({ $0 == 0 }) { return "zeroes" }
-        let other = Pattern(seed: words[0])
+        let other = SectorPattern(seed: words[0])
         guard other.isIntact(words, sector: words[1], generation: words[2]) else {
             return words[0] == seed && words[1] == sector
                 ? "generation \(words[2]) with damaged contents" : "bytes that are no pattern"
@@ -88,12 +92,12 @@ struct Pattern {
 }
 
 /// A sector that does not hold what it should.
-struct Mismatch: Equatable, CustomStringConvertible {
-    var sector: UInt64
-    var expectedGeneration: UInt32
-    var found: String
+package struct SectorMismatch: Equatable, Sendable, CustomStringConvertible {
+    package var sector: UInt64
+    package var expectedGeneration: UInt32
+    package var found: String
 
-    var description: String {
+    package var description: String {
         let expected =
             expectedGeneration == 0
             ? "a pattern of this seed" : "generation \(expectedGeneration)"

@@ -2,18 +2,18 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 /// A small, fast, seeded generator (splitmix64): the same seed gives the same requests.
-struct RandomSource {
+package struct RandomSource: Sendable {
     private var state: UInt64
 
-    init(seed: UInt64) { state = seed }
+    package init(seed: UInt64) { state = seed }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         return mixed(state)
     }
 
     /// Uniform enough below `limit`: the bias is limit / 2^64.
-    mutating func next(below limit: UInt64) -> UInt64 {
+    package mutating func next(below limit: UInt64) -> UInt64 {
         next().multipliedFullWidth(by: limit).high
     }
 }
