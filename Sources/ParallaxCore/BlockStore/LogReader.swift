@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Reads a stream's log from a position on, chunk by chunk, up to the first that is not whole.
+///
+/// A chunk is believed when its header says that it is the expected one (store, stream, LSN,
+/// place), when its generation is not older than the one before, and when every payload block has
+/// its checksum. Anything else is the end of the log, unless a later chunk says that this one was
+/// durable: then it is damage.
+struct LogReader: ~Copyable {
+    private static let windowBlocks = 1024
+
+    private let superblock: Superblock
+    private let stream: Int
+    private let window = BlockBuffer(blocks: Self.windowBlocks)
+    private let headerCopy = BlockBuffer()
+    /// Where in its extent the window begins, and how many blocks of it are filled.
+    private var windowSlot: ExtentSlot?
+    private var windowStart = 0
+    private var windowCount = 0
+
+    var lsn: LogSequenceNumber
+    var extent: ExtentNumber
+    var slot: ExtentSlot
+    var block: Int
+    var generation: UInt64
+
+    init(superblock: Superblock, root: CheckpointRoot, slot: ExtentSlot) {
+        self.superblock = superblock
+        stream = root.stream
+        lsn = root.replayLSN
+        extent = root.replayExtent
+        self.slot = slot
+        block = root.replayBlock
+        generation = root.generation
+    }
+
+    /// Moves to the beginning of the extent that follows.
+    mutating func enter(_ extent: ExtentNumber, slot: ExtentSlot) {
+        self.extent = extent
+        self.slot = slot
+        block = 0
+    }
+
+    /// The next chunk, if it is whole at the present position. Its header and payload are in
+    /// memory until the next call; the position moves on with `advance`.
+    mutating func next(medium: some StoreMedium) throws(StoreError) -> ChunkHeader? {
+        guard let header = try header(at: block, medium: medium), header.lsn == lsn,
+            header.generation >= generation
+        else { return nil }
+        guard try fill(block, count: 1 + header.payloadBlocks, medium: medium),
+            payloadIsWhole(header)
+        else { return nil }
+        return header
+    }
+
+    mutating func advance(_ header: ChunkHeader) {
+        lsn = lsn.next
+        block += 1 + header.payloadBlocks
+        generation = header.generation
+    }
+
+    /// The header block of the chunk that `next` returned.
+    var headerBlock: UnsafeRawPointer { UnsafeRawPointer(place(block)) }
+
+    private func place(_ block: Int) -> UnsafeMutableRawPointer {
+        precondition(
+            block >= windowStart && block < windowStart + windowCount,
+            "LogReader: outside the window")
+        return window.base + (block - windowStart) * blockBytes
+    }
+
+    /// A header of this store, stream and place, whatever its LSN and generation.
+    private mutating func header(at block: Int, medium: some StoreMedium) throws(StoreError)
+        -> ChunkHeader?
+    {
+        guard block < superblock.extentBlocks, try fill(block, count: 1, medium: medium) else {
+            return nil
+        }
+        Memory.copy(to: headerCopy.base, from: place(block), count: blockBytes)
+        guard
+            let header = ChunkHeader.decode(
+                from: headerCopy.base, uuid: superblock.uuid, stream: stream),
+            header.extent == extent, header.block == block,
+            header.generation < superblock.generation,
+            block + 1 + header.payloadBlocks <= superblock.extentBlocks
+        else { return nil }
+        return header
+    }
+
+    /// Makes sure that `count` blocks from `block` of this extent are in the window.
+    private mutating func fill(_ block: Int, count: Int, medium: some StoreMedium)
+        throws(StoreError) -> Bool
+    {
+        guard block + count <= superblock.extentBlocks else { return false }
+        if windowSlot == slot, block >= windowStart, block + count <= windowStart + windowCount {
+            return true
+        }
+        windowStart = block
+        windowCount = min(Self.windowBlocks, superblock.extentBlocks - block)
+        windowSlot = slot
+        let bytes = UnsafeMutableRawBufferPointer(
+            start: window.base, count: windowCount * blockBytes)
+        do throws(MediumError) {
+            try medium.read(at: superblock.byteOffset(slot: slot, block: block), into: bytes)
+        } catch {
+            windowSlot = nil
+            throw StoreError(error)
+        }
+        return true
+    }
+
+    private func payloadIsWhole(_ header: ChunkHeader) -> Bool {
+        var payload = place(block) + blockBytes
+        var left = header.payloadBlocks
+        var records = ChunkRecordReader(header: headerBlock, recordBytes: header.recordBytes)
+        while let record = records.next() {
+            guard record.payloadBlocks <= left else { return false }
+            left -= record.payloadBlocks
+            for index in 0..<record.payloadBlocks {
+                if Checksum.ofBlock(payload) != record.checksum(index, in: headerBlock) {
+                    return false
+                }
+                payload += blockBytes
+            }
+        }
+        return !records.isMalformed && left == 0
+    }
+
+    /// Looks behind the end of the log for a chunk that was written when the missing one was
+    /// already durable: then a crash cannot be the reason that it is missing.
+    mutating func isDamagedHere(medium: some StoreMedium) throws(StoreError) -> Bool {
+        let end = min(superblock.extentBlocks, block + 8 * (Limits.chunkPayloadBlocks + 1))
+        var position = block
+        while position < end {
+            if let header = try header(at: position, medium: medium),
+                header.generation >= generation, header.durableLSN >= lsn
+            {
+                return true
+            }
+            position += 1
+        }
+        return false
+    }
+}
+
+extension ChunkRecord {
+    /// Checksum of the record's payload block `index`.
+    func checksum(_ index: Int, in header: UnsafeRawPointer) -> UInt32 {
+        switch self {
+        case .data(_, _, _, let offset), .table(_, let offset):
+            UInt32(
+                littleEndian: header.loadUnaligned(
+                    fromByteOffset: offset + 4 * index, as: UInt32.self))
+        case .node(_, _, _, let checksum): checksum
+        case .hole, .lease, .vdi: 0
+        }
+    }
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+extension Engine {
+    /// Asks for a checkpoint soon. It is done when `isIdle`, or when the statistics say so.
+    package mutating func requestCheckpoint() {
+        if hasUncheckpointedChanges { checkpoint.isWanted = true }
+    }
+
+    /// Whether the log holds changes that no durable checkpoint covers.
+    var hasUncheckpointedChanges: Bool { changesSinceFreeze > 0 || checkpoint.phase != .idle }
+
+    /// Nodes that a turn writes at most while guests are busy.
+    private static let nodesPerTurn = 64
+
+    mutating func advanceCheckpoint() {
+        guard failure == nil else { return }
+        if checkpoint.phase == .idle { beginCheckpointIfDue() }
+        switch checkpoint.phase {
+        case .idle, .root: break
+        case .nodes: if writeNodes() { beginTables() }
+        case .tables: writeTables()
+        case .applying:
+            if appliedLSN >= checkpoint.lastLSN { checkpoint.phase = .durable }
+        case .durable:
+            if durableLSN >= checkpoint.lastLSN { writeCheckpointRoot() }
+        case .rootDurable:
+            if syncsCompleted >= checkpoint.rootSync { finishCheckpoint() }
+        }
+        if checkpoint.isAwaitingRootWrite { sendCheckpointRoot() }
+    }
+
+    private mutating func beginCheckpointIfDue() {
+        guard changesSinceFreeze > 0 else {
+            checkpoint.isWanted = false
+            return
+        }
+        let age = now >= checkpoint.lastStart ? now - checkpoint.lastStart : 0
+        let isDue =
+            checkpoint.isWanted || bytesSinceCheckpoint >= configuration.checkpointLogBytes
+            || forest.cache.replayBound > forest.cache.frameCount / 4
+            || age >= configuration.checkpointIntervalNanoseconds
+        // The frozen trees must be those after a whole chunk, so that replay can start at the next.
+        let isAtBoundary =
+            log.inFlight.isEmpty || log.chunks[Int(log.inFlight[0])].appliedCount == 0
+        guard isDue, isAtBoundary, log.availableBlocks > checkpointReserve / 2 else { return }
+        freeze()
+    }
+
+    private mutating func freeze() {
+        let start = log.replayStart()
+        forest.cache.freezeForCheckpoint()
+        forest.extents.beginCheckpoint()
+        checkpoint.records.removeAll(keepingCapacity: true)
+        for handle in 0..<catalog.count where catalog.vdis[handle].isOpen {
+            let record = catalog.record(handle)
+            if record.root.address.isResident {
+                forest.cache.retain(record.root.address.residentFrame)
+            }
+            checkpoint.records.append(record)
+        }
+        checkpoint.next = CheckpointRoot(
+            uuid: superblock.uuid, stream: configuration.stream,
+            sequence: checkpoint.root.sequence + 1, generation: superblock.generation,
+            replayLSN: start.lsn, replayExtent: start.extent, replayBlock: start.block,
+            nodeFrames: forest.cache.frameCount, nextExtent: log.nextExtent,
+            nextVDI: catalog.nextNumber)
+        checkpoint.level = 0
+        checkpoint.isWanted = false
+        checkpoint.lastStart = now
+        checkpoint.phase = .nodes
+        changesSinceFreeze = 0
+        bytesSinceCheckpoint = 0
+    }
+
+    /// Writes frozen nodes, leaves first, so that each knows the places of its children. True when
+    /// all are in chunks.
+    private mutating func writeNodes() -> Bool {
+        var budget = Self.nodesPerTurn
+        while checkpoint.level < Limits.radixLevels {
+            guard let frame = forest.cache.frozenLists.first(level: checkpoint.level) else {
+                checkpoint.level += 1
+                continue
+            }
+            guard budget > 0 else { return false }
+            if checkpoint.level > 0 { forest.resolveChildren(frame) }
+            if Memory.isZero(forest.cache.content(frame), count: blockBytes) {
+                forest.cache.finishAsHole(frame)
+                continue
+            }
+            guard
+                prepareChunk(
+                    recordBytes: ChunkRecord.nodeBytes, payloadBlocks: 1, reserve: .checkpoint)
+                    == .go
+            else { return false }
+            stageNode(frame)
+            budget -= 1
+        }
+        return true
+    }
+
+    private mutating func stageNode(_ frame: Int) {
+        let building = log.building
+        let chunk = log.chunks[building]
+        let block = chunk.payloadBlocks
+        Memory.copy(to: chunk.payload(block), from: forest.cache.content(frame), count: blockBytes)
+        let checksum = Checksum.ofBlock(chunk.payload(block))
+        let node = forest.cache.frames[frame]
+        var writer = chunk.recordWriter()
+        writer.put(ChunkRecord.Kind.node)
+        writer.put(node.level)
+        writer.put(UInt16(0))
+        writer.put(checksum)
+        writer.put(node.vdi)
+        writer.put(node.firstBlock)
+        log.chunks[building].recordBytes += ChunkRecord.nodeBytes
+        log.chunks[building].payloadBlocks += 1
+        chunk.nodeFrames[block] = Int32(frame)
+        forest.extents.addCheckpointLive(chunk.extent, 1)
+        if !node.isSuperseded { forest.extents.addLive(chunk.extent, 1) }
+        forest.cache.beginWrite(
+            frame, address: chunk.address(ofPayload: block), checksum: checksum)
+        statistics.checkpointNodes += 1
+    }
+
+    /// All nodes have their places: so have the roots.
+    private mutating func beginTables() {
+        for index in 0..<checkpoint.records.count {
+            forest.resolve(&checkpoint.records[index].root)
+        }
+        checkpoint.droppable.removeAll(keepingCapacity: true)
+        var kept: [ExtentTable.Extent] = []
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            if forest.extents.isDroppable(extent, replayLSN: checkpoint.next.replayLSN) {
+                checkpoint.droppable.append(extent.number)
+            } else {
+                kept.append(extent)
+            }
+        }
+        let bytes = CheckpointTables.byteCount(extents: kept, records: checkpoint.records)
+        let blocks = (bytes + blockBytes - 1) / blockBytes
+        let buffer = BlockBuffer(blocks: blocks)
+        CheckpointTables.encode(extents: kept, records: checkpoint.records, into: buffer)
+        checkpoint.next.tableBytes = bytes
+        checkpoint.next.tableLevels = 0
+        checkpoint.next.nextExtent = log.nextExtent
+        checkpoint.next.nextVDI = catalog.nextNumber
+        checkpoint.tables = consume buffer
+        checkpoint.tableBlockCount = blocks
+        checkpoint.stagedTableBlocks = 0
+        checkpoint.references.removeAll(keepingCapacity: true)
+        checkpoint.phase = .tables
+        writeTables()
+    }
+
+    private mutating func writeTables() {
+        while true {
+            while checkpoint.stagedTableBlocks < checkpoint.tableBlockCount {
+                guard
+                    prepareChunk(
+                        recordBytes: ChunkRecord.tableFixedBytes + 4, payloadBlocks: 1,
+                        reserve: .checkpoint) == .go
+                else { return }
+                stageTableBlock()
+            }
+            if checkpoint.references.count == 1 { break }
+            beginIndexLevel()
+        }
+        checkpoint.next.table = checkpoint.references[0]
+        checkpoint.tables = nil
+        checkpoint.phase = .applying
+    }
+
+    private mutating func stageTableBlock() {
+        let building = log.building
+        let chunk = log.chunks[building]
+        let block = chunk.payloadBlocks
+        guard let slot = forest.extents.slot(of: chunk.extent) else {
+            preconditionFailure("LogWriter: the log is in an extent that is not there")
+        }
+        copyTableBlock(checkpoint.stagedTableBlocks, to: chunk.payload(block))
+        let checksum = Checksum.ofBlock(chunk.payload(block))
+        var writer = chunk.recordWriter()
+        writer.put(ChunkRecord.Kind.table)
+        writer.put(UInt8(0))
+        writer.put(UInt16(1))
+        writer.put(UInt32(0))
+        writer.put(checksum)
+        log.chunks[building].recordBytes += ChunkRecord.tableFixedBytes + 4
+        log.chunks[building].payloadBlocks += 1
+        checkpoint.references.append(
+            BlockReference(
+                address: BlockAddress(
+                    extent: ExtentNumber(UInt64(slot.rawValue) + 1),
+                    block: chunk.block + 1 + block), checksum: checksum, birth: 0))
+        checkpoint.stagedTableBlocks += 1
+        checkpoint.lastLSN = chunk.lsn
+    }
+
+    private func copyTableBlock(_ index: Int, to place: UnsafeMutableRawPointer) {
+        switch checkpoint.tables {
+        case .some(let tables):
+            Memory.copy(to: place, from: tables.base + index * blockBytes, count: blockBytes)
+        case .none:
+            preconditionFailure("Checkpoint: no tables to write")
+        }
+    }
+
+    private mutating func beginIndexLevel() {
+        let count = (checkpoint.references.count + radixFanout - 1) / radixFanout
+        let buffer = BlockBuffer(blocks: count)
+        var writer = ByteWriter(buffer.base, capacity: buffer.count)
+        for reference in checkpoint.references { writer.put(reference: reference) }
+        checkpoint.tables = consume buffer
+        checkpoint.tableBlockCount = count
+        checkpoint.stagedTableBlocks = 0
+        checkpoint.references.removeAll(keepingCapacity: true)
+        checkpoint.next.tableLevels += 1
+    }
+
+    private mutating func writeCheckpointRoot() {
+        checkpoint.next.encode(to: checkpoint.rootBlock.base)
+        checkpoint.phase = .root
+        checkpoint.isAwaitingRootWrite = true
+    }
+
+    private mutating func sendCheckpointRoot() {
+        guard commands.freeCapacity > 0 else { return }
+        checkpoint.isAwaitingRootWrite = false
+        commands.append(
+            StoreCommand(
+                operation: .write, tag: CommandTag(.checkpointRoot, 0).rawValue,
+                offset: Superblock.checkpointRootOffset(
+                    stream: configuration.stream, copy: Int(checkpoint.next.sequence & 1)),
+                byteCount: blockBytes, buffers: UnsafePointer(checkpoint.rootBuffer),
+                bufferCount: 1))
+    }
+
+    mutating func completeCheckpointRoot(result: Int) {
+        guard failure == nil else { return }
+        guard result == blockBytes else {
+            fail(
+                StoreError(
+                    .device,
+                    "Writing a checkpoint failed with errno \(-result); the disks of this shard "
+                        + "are read-only until the cause is mended and the daemon restarted."))
+            return
+        }
+        // A sync that is under way began too early to cover the root.
+        checkpoint.rootSync = syncsStarted + 1
+        checkpoint.phase = .rootDurable
+    }
+
+    /// The checkpoint is durable: what only the one before needed is free.
+    private mutating func finishCheckpoint() {
+        checkpoint.root = checkpoint.next
+        checkpoint.phase = .idle
+        for number in checkpoint.droppable {
+            if let slot = forest.extents.slot(of: number) { releasing.append(slot) }
+            forest.extents.remove(number)
+        }
+        checkpoint.droppable.removeAll(keepingCapacity: true)
+        forest.cache.dirtiedBeforeFreeze = 0
+        resolveWrittenNodes()
+        statistics.checkpoints += 1
+    }
+
+    /// Nodes that the heads have not changed since are found by their addresses from now on, so
+    /// that they can be evicted.
+    private mutating func resolveWrittenNodes() {
+        for level in 1..<Limits.radixLevels {
+            var next = forest.cache.dirtyLists.first(level: level)
+            while let frame = next {
+                forest.resolveChildren(frame)
+                let following = forest.cache.frames[frame].next
+                next = following < 0 ? nil : Int(following)
+            }
+        }
+        for handle in 0..<catalog.count where catalog.vdis[handle].isOpen {
+            forest.resolve(&catalog.vdis[handle].root)
+        }
+    }
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+extension Engine {
+    /// What a caller may use of the log's last blocks.
+    enum Reserve {
+        /// New data: leaves room for a checkpoint.
+        case data
+        /// Holes and changes of the catalogue: may go a little further, so that space can be
+        /// freed in a full store.
+        case changes
+        /// The checkpoint itself.
+        case checkpoint
+    }
+
+    enum ChunkRoom { case go, wait, full }
+
+    /// The device reads and writes these, among others; it may register them.
+    package var logBuffers: [DataSegment] {
+        (0..<log.chunkCount).map { index in
+            DataSegment(
+                base: log.chunks[index].base,
+                count: (1 + Limits.chunkPayloadBlocks) * blockBytes)
+        }
+    }
+
+    mutating func prepareChunk(forPart part: Int) -> ChunkRoom {
+        if parts[part].kind == .hole {
+            return prepareChunk(
+                recordBytes: ChunkRecord.holeBytes, payloadBlocks: 0, reserve: .changes)
+        }
+        return prepareChunk(
+            recordBytes: ChunkRecord.dataFixedBytes + 4, payloadBlocks: 1, reserve: .data)
+    }
+
+    /// Makes sure that the chunk being built has room for a record and some payload.
+    mutating func prepareChunk(recordBytes: Int, payloadBlocks: Int, reserve: Reserve) -> ChunkRoom
+    {
+        if let verdict = throttle(reserve) { return verdict }
+        while true {
+            switch log.openChunk(extents: &forest.extents) {
+            case .open: break
+            case .noBuffer: return .wait
+            case .noExtent: return isStoreFull && !mayFreeExtents ? .full : .wait
+            }
+            let chunk = log.chunks[log.building]
+            if chunk.recordRoom >= recordBytes && chunk.payloadRoom >= payloadBlocks {
+                return .go
+            }
+            guard log.inFlightCount < configuration.maxChunksInFlight else { return .wait }
+            sealChunk()
+        }
+    }
+
+    /// Holds changes back while a replay would need too many node frames, or the log too much
+    /// space: then a checkpoint has to come first.
+    private mutating func throttle(_ reserve: Reserve) -> ChunkRoom? {
+        guard reserve != .checkpoint else { return nil }
+        guard failure == nil else { return .wait }
+        let frames = (stagedOperations + 1) * RadixForest.framesPerChange
+        if forest.cache.replayBound + frames > forest.cache.frameCount / 4 * 3 {
+            checkpoint.isWanted = true
+            return .wait
+        }
+        let margin = reserve == .data ? 64 : 16
+        guard log.availableBlocks < checkpointReserve + margin else { return nil }
+        guard isStoreFull, extentsRequested == 0 else { return .wait }
+        if mayFreeExtents {
+            checkpoint.isWanted = true
+            return .wait
+        }
+        return .full
+    }
+
+    /// Blocks of log that a checkpoint begun now might need.
+    var checkpointReserve: Int {
+        let nodes = forest.cache.replayBound + stagedOperations * 2
+        return nodes + nodes / 64
+            + checkpoint.tableBlocks(
+                extents: forest.extents.count, vdis: catalog.openCount) + 32
+    }
+
+    /// Whether a checkpoint would free an extent.
+    private var mayFreeExtents: Bool {
+        if checkpoint.phase != .idle || !releasing.isEmpty || !grace.isEmpty || !released.isEmpty {
+            return true
+        }
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            if extent.state == .sealed && extent.live == 0 { return true }
+        }
+        return false
+    }
+
+    /// Writes what the turn has gathered, unless enough chunks are on their way: then the next
+    /// batch gathers by itself.
+    mutating func sealIfWorthwhile() {
+        guard failure == nil, log.building >= 0,
+            log.chunks[log.building].recordBytes > 0,
+            log.inFlightCount < configuration.maxChunksInFlight
+        else { return }
+        sealChunk()
+    }
+
+    mutating func sealChunk() {
+        let index = log.seal(
+            superblock: superblock, stream: configuration.stream, durableLSN: durableLSN,
+            extents: &forest.extents)
+        statistics.chunks += 1
+        let bytes = log.chunks[index].writeBuffer.pointee.count
+        statistics.chunkBytes += UInt64(bytes)
+        bytesSinceCheckpoint += bytes
+        sendChunk(index)
+    }
+
+    private mutating func sendChunk(_ index: Int) {
+        let chunk = log.chunks[index]
+        guard let slot = forest.extents.slot(of: chunk.extent) else {
+            preconditionFailure("LogWriter: the log is in an extent that is not there")
+        }
+        commands.append(
+            StoreCommand(
+                operation: .write, tag: CommandTag(.chunk, index).rawValue,
+                offset: superblock.byteOffset(slot: slot, block: chunk.block),
+                byteCount: chunk.writeBuffer.pointee.count,
+                buffers: UnsafePointer(chunk.writeBuffer), bufferCount: 1,
+                registeredBuffer: Int16(index)))
+    }
+
+    /// Times that a failed log write is tried again; a write, unlike a sync, may be.
+    private static let writeAttempts = 3
+
+    mutating func completeChunk(_ index: Int, result: Int) {
+        guard failure == nil else { return }
+        if result == log.chunks[index].writeBuffer.pointee.count {
+            log.chunks[index].state = .complete
+            applyChunks()
+            return
+        }
+        log.chunks[index].writeAttempts += 1
+        if log.chunks[index].writeAttempts < Self.writeAttempts {
+            sendChunk(index)
+        } else {
+            fail(
+                StoreError(
+                    .device,
+                    "Writing the log failed with errno \(-result); the disks of this shard are "
+                        + "read-only until the cause is mended and the daemon restarted."))
+        }
+    }
+
+    /// After a failure: everything that waits for the log is answered with an error.
+    mutating func failWaitingWrites() {
+        for position in 0..<log.inFlight.count { failOperations(Int(log.inFlight[position])) }
+        if log.building >= 0 { failOperations(log.building) }
+        stagedOperations = 0
+        while let part = staging.popFirst(&parts) { failPart(part) }
+        wakeLocked()
+        while let index = flushing.popFirst() {
+            requests[Int(index)].status = .ioError
+            reply(Int(index))
+        }
+    }
+
+    private mutating func failOperations(_ chunk: Int) {
+        for position in log.chunks[chunk].appliedCount..<log.chunks[chunk].operationCount {
+            let part = Int(log.chunks[chunk].operations[position].part)
+            guard part >= 0 else { continue }
+            parts[part].outstanding -= 1
+            parts[part].status = .ioError
+            if parts[part].outstanding == 0 && parts[part].phase == .staged { finishPart(part) }
+        }
+        log.chunks[chunk].appliedCount = log.chunks[chunk].operationCount
+    }
+
+    private mutating func failPart(_ part: Int) {
+        parts[part].status = .ioError
+        parts[part].phase = .staged
+        if parts[part].outstanding == 0 { finishPart(part) }
+    }
+}
+
+extension Engine {
+    /// Extents to ask the allocator for now.
+    package var wantedExtents: Int {
+        guard failure == nil, !isStoreFull else { return 0 }
+        let target = configuration.leasesAhead + checkpointReserve / superblock.extentBlocks
+        let limit = min(target, log.leases.capacity / 2)
+        return max(0, limit - log.leases.count - extentsRequested)
+    }
+
+    package mutating func noteExtentRequested() { extentsRequested += 1 }
+
+    /// The allocator's answer to one request: a slot, or nil when the store is full.
+    package mutating func supplyExtent(_ slot: ExtentSlot?) {
+        extentsRequested -= 1
+        guard let slot else {
+            isStoreFull = true
+            nextExtentRetry = now + 50_000_000
+            return
+        }
+        isStoreFull = false
+        log.addLease(slot: slot, extents: &forest.extents)
+        log.announceLeases()
+    }
+
+    /// A slot that this stream no longer needs; nil when there is none.
+    package mutating func takeReleasedSlot() -> ExtentSlot? {
+        guard let slot = released.popLast() else { return nil }
+        isStoreFull = false
+        return slot
+    }
+
+    /// Slots that this stream owns.
+    package func ownedSlots() -> [ExtentSlot] {
+        (0..<forest.extents.count).map { forest.extents[$0].slot } + releasing + grace + released
+    }
+
+    /// Gives dropped slots up once no read can still be looking at them.
+    mutating func advanceReleases() {
+        if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
+        guard epochs.previousCount == 0 else { return }
+        if !grace.isEmpty {
+            released += grace
+            grace.removeAll(keepingCapacity: true)
+        }
+        guard !releasing.isEmpty else { return }
+        epochs.advance()
+        swap(&grace, &releasing)
+    }
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+extension Engine {
+    /// Opens one stream: loads its newest checkpoint and replays the log behind it. Blocks.
+    package static func open(
+        store: OpenedStore, configuration: EngineConfiguration, medium: some StoreMedium
+    ) throws(StoreError) -> Engine {
+        let root = try newestRoot(store.superblock, stream: configuration.stream, medium: medium)
+        let frames = max(64, configuration.nodeCacheBytes / blockBytes, root.nodeFrames)
+        var engine = Engine(
+            configuration: configuration, superblock: store.superblock, root: root,
+            frameCount: frames)
+        try engine.loadTables(root, medium: medium)
+        try engine.replayLog(root, medium: medium)
+        return engine
+    }
+
+    private static func newestRoot(
+        _ superblock: Superblock, stream: Int, medium: some StoreMedium
+    ) throws(StoreError) -> CheckpointRoot {
+        guard stream < superblock.streamCount else {
+            throw StoreError(.invalidOptions, "The store has no stream \(stream).")
+        }
+        var newest: CheckpointRoot?
+        let block = BlockBuffer()
+        for copy in 0..<2 {
+            let offset = Superblock.checkpointRootOffset(stream: stream, copy: copy)
+            do throws(MediumError) {
+                try medium.read(at: offset, into: block.bytes)
+            } catch {
+                continue
+            }
+            guard
+                let root = CheckpointRoot.decode(
+                    from: block.base, uuid: superblock.uuid, stream: stream)
+            else { continue }
+            if root.sequence >= newest?.sequence ?? 0 { newest = root }
+        }
+        guard let newest, newest.replayBlock <= superblock.extentBlocks else {
+            throw damaged("no checkpoint of shard \(stream) can be read")
+        }
+        return newest
+    }
+
+    private static func damaged(_ what: String) -> StoreError {
+        StoreError(.damaged, "The store is damaged: \(what); restore it from a backup.")
+    }
+
+    fileprivate mutating func loadTables(_ root: CheckpointRoot, medium: some StoreMedium)
+        throws(StoreError)
+    {
+        guard !root.table.isHole else {
+            // A stream that has never been written to begins in the slot of its own number.
+            forest.extents.insert(
+                root.replayExtent, slot: ExtentSlot(UInt32(root.stream)), state: .open)
+            return
+        }
+        let blocks = (root.tableBytes + blockBytes - 1) / blockBytes
+        guard blocks > 0, blocks <= Int(superblock.slotCount) * superblock.extentBlocks else {
+            throw Self.damaged("the tables of shard \(root.stream) have an impossible size")
+        }
+        var references = [root.table]
+        for _ in 0..<root.tableLevels {
+            let index = try readTableBlocks(references, root, medium: medium)
+            var reader = ByteReader(index.base, count: index.count)
+            var below: [BlockReference] = []
+            while below.count < blocks, let reference = reader.takeReference(),
+                !reference.isHole
+            {
+                below.append(reference)
+            }
+            references = below
+        }
+        guard references.count == blocks else {
+            throw Self.damaged("the tables of shard \(root.stream) are incomplete")
+        }
+        let tables = try readTableBlocks(references, root, medium: medium)
+        guard
+            let decoded = CheckpointTables.decode(
+                tables.base, count: root.tableBytes, superblock: superblock)
+        else { throw Self.damaged("the tables of shard \(root.stream) make no sense") }
+        try install(decoded, root)
+    }
+
+    private func readTableBlocks(
+        _ references: [BlockReference], _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) -> BlockBuffer {
+        let buffer = BlockBuffer(blocks: max(references.count, 1))
+        for (index, reference) in references.enumerated() {
+            let slot = reference.address.extent.rawValue &- 1
+            guard slot < UInt64(superblock.slotCount),
+                reference.address.block < superblock.extentBlocks
+            else { throw Self.damaged("the tables of shard \(root.stream) lead nowhere") }
+            let place = buffer.base + index * blockBytes
+            do throws(MediumError) {
+                try medium.read(
+                    at: superblock.byteOffset(
+                        slot: ExtentSlot(UInt32(slot)), block: reference.address.block),
+                    into: UnsafeMutableRawBufferPointer(start: place, count: blockBytes))
+            } catch {
+                throw StoreError(error)
+            }
+            guard Checksum.ofBlock(place) == reference.checksum else {
+                throw Self.damaged("the tables of shard \(root.stream) fail their checksum")
+            }
+        }
+        return buffer
+    }
+
+    private mutating func install(_ tables: CheckpointTables.Decoded, _ root: CheckpointRoot)
+        throws(StoreError)
+    {
+        for extent in tables.extents {
+            guard !forest.extents.contains(extent.number) else {
+                throw Self.damaged("shard \(root.stream) lists an extent twice")
+            }
+            // The state follows from where the log turns out to end.
+            forest.extents.insert(
+                extent.number, slot: extent.slot, state: .sealed, live: extent.live,
+                lastLSN: LogSequenceNumber(extent.last))
+        }
+        for record in tables.records {
+            guard catalog.handle(of: record.identifier) == nil else {
+                throw Self.damaged("shard \(root.stream) lists a VDI twice")
+            }
+            catalog.insert(record)
+        }
+    }
+}
+
+extension Engine {
+    fileprivate mutating func replayLog(_ root: CheckpointRoot, medium: some StoreMedium)
+        throws(StoreError)
+    {
+        guard let slot = forest.extents.slot(of: root.replayExtent) else {
+            throw Self.damaged("shard \(root.stream) has lost the end of its log")
+        }
+        var reader = LogReader(superblock: superblock, root: root, slot: slot)
+        while true {
+            if let header = try reader.next(medium: medium) {
+                try replay(header, reader: &reader, medium: medium)
+                continue
+            }
+            // The log goes on in the next extent, or ends here.
+            let next = reader.extent.next
+            let position = (reader.extent, reader.slot, reader.block)
+            if let slot = forest.extents.slot(of: next) {
+                reader.enter(next, slot: slot)
+                if let header = try reader.next(medium: medium) {
+                    try replay(header, reader: &reader, medium: medium)
+                    continue
+                }
+                guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
+                reader.enter(position.0, slot: position.1)
+                reader.block = position.2
+            }
+            guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
+            break
+        }
+        finishReplay(reader)
+    }
+
+    private func damagedLog(_ reader: borrowing LogReader) -> StoreError {
+        Self.damaged(
+            "the log of shard \(configuration.stream) breaks off at chunk \(reader.lsn.rawValue), "
+                + "although that chunk had been flushed")
+    }
+
+    private mutating func replay(
+        _ header: ChunkHeader, reader: inout LogReader, medium: some StoreMedium
+    ) throws(StoreError) {
+        prefetch(header, reader.headerBlock, medium: medium)
+        var payload = 0
+        var records = ChunkRecordReader(
+            header: reader.headerBlock, recordBytes: header.recordBytes)
+        while let record = records.next() {
+            try replay(
+                record, header: header, payload: payload, block: reader.headerBlock,
+                medium: medium)
+            payload += record.payloadBlocks
+        }
+        forest.extents.noteChunk(header.extent, lsn: header.lsn)
+        bytesSinceCheckpoint += (1 + header.payloadBlocks) * blockBytes
+        statistics.replayedChunks += 1
+        reader.advance(header)
+    }
+
+    private mutating func replay(
+        _ record: ChunkRecord, header: ChunkHeader, payload: Int, block: UnsafeRawPointer,
+        medium: some StoreMedium
+    ) throws(StoreError) {
+        switch record {
+        case .node, .table: return
+        case .lease(let extent, let slot):
+            try replayLease(extent, slot)
+        case .vdi(let change):
+            guard catalog.apply(change) else {
+                throw Self.damaged("chunk \(header.lsn.rawValue) changes a VDI that is not there")
+            }
+            changesSinceFreeze += 1
+        case .data(let vdi, let firstBlock, let count, let offset):
+            let handle = try handleForReplay(vdi, firstBlock, count, header)
+            let address = BlockAddress(extent: header.extent, block: header.block + 1 + payload)
+            while !applyData(
+                handle, firstBlock: firstBlock, count: count, address: address,
+                checksums: block + offset)
+            { try loadWantedNodes(medium: medium) }
+            changesSinceFreeze += 1
+        case .hole(let vdi, let firstBlock, let count):
+            let handle = try handleForReplay(vdi, firstBlock, count, header)
+            while !applyHole(handle, firstBlock: firstBlock, count: count) {
+                try loadWantedNodes(medium: medium)
+            }
+            changesSinceFreeze += 1
+        }
+    }
+
+    private mutating func replayLease(_ extent: ExtentNumber, _ slot: ExtentSlot)
+        throws(StoreError)
+    {
+        log.nextExtent = max(log.nextExtent, extent.next)
+        if let known = forest.extents.slot(of: extent) {
+            // The checkpoint's tables are younger than the lease.
+            guard known == slot else {
+                throw Self.damaged("two places for extent \(extent.rawValue)")
+            }
+            return
+        }
+        guard slot.rawValue < superblock.slotCount, forest.extents.hasRoom, extent.rawValue > 0
+        else { throw Self.damaged("extent \(extent.rawValue) is leased outside the store") }
+        forest.extents.insert(extent, slot: slot, state: .leased)
+    }
+
+    private func handleForReplay(
+        _ vdi: VDIIdentifier, _ firstBlock: UInt64, _ count: Int, _ header: ChunkHeader
+    ) throws(StoreError) -> Int {
+        let inLeaf = Int(truncatingIfNeeded: firstBlock % UInt64(radixFanout))
+        guard let handle = catalog.handle(of: vdi),
+            firstBlock < Limits.vdiBytes.upperBound / UInt64(blockBytes),
+            inLeaf + count <= radixFanout
+        else {
+            throw Self.damaged(
+                "chunk \(header.lsn.rawValue) writes to a VDI or block that is not there")
+        }
+        return Int(handle)
+    }
+
+    /// Starts the loads of all nodes that a chunk needs at once: a replay of random writes would
+    /// else wait for them one by one.
+    private mutating func prefetch(
+        _ header: ChunkHeader, _ block: UnsafeRawPointer, medium: some StoreMedium
+    ) {
+        for _ in 0..<Limits.radixLevels {
+            var records = ChunkRecordReader(header: block, recordBytes: header.recordBytes)
+            while let record = records.next() {
+                switch record {
+                case .data(let vdi, let first, _, _), .hole(let vdi, let first, _):
+                    if let handle = catalog.handle(of: vdi) {
+                        _ = forest.walk(catalog.vdis[Int(handle)], to: first)
+                    }
+                case .node, .table, .lease, .vdi: break
+                }
+            }
+            if forest.wantedLoads.isEmpty { return }
+            // A node that cannot be read is found out when it is needed.
+            do throws(StoreError) { try loadWantedNodes(medium: medium) } catch { return }
+        }
+    }
+
+    /// Carries out the node loads that are wanted, and waits for them.
+    private mutating func loadWantedNodes(medium: some StoreMedium) throws(StoreError) {
+        sendNodeLoads()
+        var loads: [StoreCommand] = []
+        while let command = commands.popFirst() { loads.append(command) }
+        guard !loads.isEmpty || failure != nil else {
+            throw Self.damaged("the node cache is too small to replay the log")
+        }
+        let failed = loads.withUnsafeBufferPointer { buffer in
+            do throws(MediumError) {
+                try medium.readAll(buffer)
+                return false
+            } catch {
+                return true
+            }
+        }
+        for load in loads {
+            let result = failed ? readOne(load, medium: medium) : load.byteCount
+            complete(StoreCompletion(tag: load.tag, result: result))
+        }
+        if let failure { throw failure }
+    }
+
+    private func readOne(_ load: StoreCommand, medium: some StoreMedium) -> Int {
+        guard let buffer = load.buffers?.pointee else { return -5 }
+        do throws(MediumError) {
+            try medium.read(
+                at: load.offset,
+                into: UnsafeMutableRawBufferPointer(start: buffer.base, count: buffer.count))
+            return load.byteCount
+        } catch {
+            return -Int(error.errno)
+        }
+    }
+
+    /// The log ends where the reader stands: the next chunk goes there.
+    private mutating func finishReplay(_ reader: borrowing LogReader) {
+        log.nextLSN = reader.lsn
+        log.extent = reader.extent
+        log.head = reader.block
+        appliedLSN = LogSequenceNumber(reader.lsn.rawValue - 1)
+        var leased: [LogWriter.Lease] = []
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            if extent.number > reader.extent {
+                forest.extents.setState(extent.number, .leased)
+                leased.append(
+                    LogWriter.Lease(extent: extent.number, slot: extent.slot, isAnnounced: true))
+            } else {
+                forest.extents.setState(
+                    extent.number, extent.number == reader.extent ? .open : .sealed)
+            }
+        }
+        leased.sort { $0.extent < $1.extent }
+        for lease in leased { log.leases.append(lease) }
+        if let last = leased.last { log.nextExtent = max(log.nextExtent, last.extent.next) }
+        log.nextExtent = max(log.nextExtent, reader.extent.next)
+    }
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+extension Engine {
+    /// A write of whole blocks, or a hole: makes sure that the leaf can be had, then stages.
+    ///
+    /// The leaf is loaded before anything is logged, so that a damaged node is this request's
+    /// error and not the log's.
+    mutating func startChange(_ part: Int) {
+        guard failure == nil else {
+            parts[part].status = .ioError
+            finishPart(part)
+            return
+        }
+        switch forest.walk(catalog.vdis[Int(parts[part].vdi)], to: parts[part].firstBlock) {
+        case .leaf: break
+        case .hole:
+            if parts[part].kind == .hole {
+                finishPart(part)
+                return
+            }
+        case .loading(let frame):
+            wait(part, forFrame: frame)
+            return
+        case .starved:
+            starved.append(part, &parts)
+            return
+        }
+        parts[part].phase = .staging
+        if staging.isEmpty {
+            stage(part)
+        } else {
+            staging.append(part, &parts)
+        }
+    }
+
+    /// A write of some sectors of a block: locks the block, reads it, changes the copy, stages it.
+    ///
+    /// While a block is locked no other change of it is staged, and the lock is taken only when
+    /// no change of it is staged and unapplied. So nothing is lost between read and write.
+    mutating func startModify(_ part: Int) {
+        guard failure == nil else {
+            parts[part].status = .ioError
+            finishPart(part)
+            return
+        }
+        if !parts[part].holdsLock {
+            guard !isLocked(parts[part].vdi, parts[part].firstBlock, count: 1),
+                !isStaged(parts[part].vdi, parts[part].firstBlock)
+            else {
+                locked.append(part, &parts)
+                return
+            }
+            parts[part].holdsLock = true
+            lockCount += 1
+            lockedParts.append(UInt32(part))
+        }
+        guard commands.freeCapacity > 0 else {
+            starved.append(part, &parts)
+            return
+        }
+        guard takeBounce(part), lookUp(part) else { return }
+        parts[part].phase = .reading
+        sendReads(part, toBounce: true)
+        if parts[part].outstanding == 0 { finishModifyRead(part) }
+    }
+
+    /// The old block is in the bounce buffer: lays the new sectors over it.
+    mutating func finishModifyRead(_ part: Int) {
+        guard parts[part].status == .ok, verifyBounce(part) else {
+            if parts[part].status == .ok { parts[part].status = .corrupt }
+            finishPart(part)
+            return
+        }
+        var target = bounce(part) + Int(parts[part].firstSector) * sectorBytes
+        let count = Int(parts[part].sectorCount) * sectorBytes
+        if parts[part].kind == .zeroSectors {
+            Memory.zero(target, count: count)
+        } else {
+            forEachPiece(part, offset: 0, count: count) { piece in
+                Memory.copy(to: target, from: piece.base, count: piece.count)
+                target += piece.count
+            }
+        }
+        parts[part].phase = .staging
+        if staging.isEmpty {
+            stage(part)
+        } else {
+            staging.append(part, &parts)
+        }
+    }
+
+    /// Whether another part has locked one of the blocks.
+    private func isLocked(_ vdi: UInt32, _ first: UInt64, count: UInt64) -> Bool {
+        guard lockCount > 0 else { return false }
+        for index in 0..<lockedParts.count {
+            let other = parts[Int(lockedParts[index])]
+            if other.vdi == vdi && other.firstBlock >= first && other.firstBlock - first < count {
+                return true
+            }
+        }
+        return false
+    }
+
+    /// Whether a change of the block is in a chunk and not applied.
+    private func isStaged(_ vdi: UInt32, _ block: UInt64) -> Bool {
+        guard stagedOperations > 0 else { return false }
+        if log.building >= 0 && log.chunks[log.building].touches(vdi, block) { return true }
+        for index in 0..<log.inFlight.count
+        where log.chunks[Int(log.inFlight[index])].touches(vdi, block) { return true }
+        return false
+    }
+
+    mutating func unlock(_ part: Int) {
+        guard parts[part].holdsLock else { return }
+        parts[part].holdsLock = false
+        lockCount -= 1
+        for _ in 0..<lockedParts.count {
+            guard let other = lockedParts.popFirst() else { break }
+            if Int(other) != part { lockedParts.append(other) }
+        }
+        wakeLocked()
+    }
+
+    /// Those who wait for a lock, or for the log to be applied, try again.
+    mutating func wakeLocked() {
+        for _ in 0..<locked.count {
+            guard let part = locked.popFirst(&parts) else { break }
+            ready.append(part, &parts)
+        }
+    }
+}
+
+extension Engine {
+    /// Parts that wait for a place in a chunk get it, as far as there is any.
+    mutating func stageWaitingParts() {
+        while !staging.isEmpty {
+            guard let part = staging.popFirst(&parts) else { return }
+            if !stage(part) { return }
+        }
+    }
+
+    /// Puts the part into chunks. False when it has to wait: it is in a queue, and those behind it
+    /// would have to wait as well.
+    @discardableResult
+    mutating func stage(_ part: Int) -> Bool {
+        if !parts[part].holdsLock,
+            isLocked(
+                parts[part].vdi, parts[part].firstBlock, count: UInt64(parts[part].blockCount))
+        {
+            locked.append(part, &parts)
+            return true
+        }
+        while parts[part].stagedBlocks < parts[part].blockCount {
+            switch prepareChunk(forPart: part) {
+            case .go: break
+            case .wait:
+                staging.prepend(part, &parts)
+                return false
+            case .full:
+                parts[part].status = .noSpace
+                parts[part].phase = .staged
+                if parts[part].outstanding == 0 { finishPart(part) }
+                return true
+            }
+            if parts[part].kind == .hole { stageHole(part) } else { stageData(part) }
+        }
+        parts[part].phase = .staged
+        return true
+    }
+
+    private mutating func stageHole(_ part: Int) {
+        let building = log.building
+        var writer = log.chunks[building].recordWriter()
+        writer.put(ChunkRecord.Kind.hole)
+        writer.put(UInt8(0))
+        writer.put(UInt16(0))
+        writer.put(UInt32(parts[part].blockCount))
+        writer.put(catalog.vdis[Int(parts[part].vdi)].identifier.rawValue)
+        writer.put(parts[part].firstBlock)
+        log.chunks[building].recordBytes += ChunkRecord.holeBytes
+        log.chunks[building].add(
+            ChunkOperation(
+                kind: .hole, vdi: parts[part].vdi, part: Int32(part),
+                firstBlock: parts[part].firstBlock, count: parts[part].blockCount, payload: 0,
+                checksumsOffset: 0))
+        parts[part].stagedBlocks = parts[part].blockCount
+        parts[part].outstanding += 1
+        stagedOperations += 1
+    }
+
+    /// Copies as many blocks as fit and takes their checksums of the copies: the guest may change
+    /// its memory under our hands.
+    private mutating func stageData(_ part: Int) {
+        let building = log.building
+        let chunk = log.chunks[building]
+        let staged = Int(parts[part].stagedBlocks)
+        let fitting = (chunk.recordRoom - ChunkRecord.dataFixedBytes) / 4
+        let count = min(Int(parts[part].blockCount) - staged, chunk.payloadRoom, fitting)
+        let firstBlock = parts[part].firstBlock + UInt64(staged)
+        var writer = chunk.recordWriter()
+        writer.put(ChunkRecord.Kind.data)
+        writer.put(UInt8(0))
+        writer.put(UInt16(count))
+        writer.put(UInt32(0))
+        writer.put(catalog.vdis[Int(parts[part].vdi)].identifier.rawValue)
+        writer.put(firstBlock)
+        let checksumsOffset = writer.count
+        var target = chunk.payload(chunk.payloadBlocks)
+        for index in 0..<count {
+            if parts[part].bounce >= 0 {
+                Memory.copy(to: target, from: bounce(part), count: blockBytes)
+            } else {
+                var place = target
+                forEachPiece(part, offset: (staged + index) * blockBytes, count: blockBytes) {
+                    Memory.copy(to: place, from: $0.base, count: $0.count)
+                    place += $0.count
+                }
+            }
+            writer.put(Checksum.ofBlock(target))
+            target += blockBytes
+        }
+        log.chunks[building].add(
+            ChunkOperation(
+                kind: .data, vdi: parts[part].vdi, part: Int32(part), firstBlock: firstBlock,
+                count: Int32(count), payload: Int32(chunk.payloadBlocks),
+                checksumsOffset: Int32(checksumsOffset)))
+        log.chunks[building].recordBytes += ChunkRecord.dataFixedBytes + 4 * count
+        log.chunks[building].payloadBlocks += count
+        parts[part].stagedBlocks += Int32(count)
+        parts[part].outstanding += 1
+        stagedOperations += 1
+    }
+}
+
+extension Engine {
+    /// The part is over, well or badly.
+    mutating func finishPart(_ part: Int) {
+        let finished = parts[part]
+        if finished.bounce >= 0 { bounces.giveBack(Int(finished.bounce)) }
+        if finished.readEpoch != 2 { epochs.leave(finished.readEpoch) }
+        unlock(part)
+        parts.giveBack(part)
+        let index = Int(finished.request)
+        if finished.status != .ok && requests[index].status == .ok {
+            requests[index].status = finished.status
+        }
+        requests[index].partsOutstanding -= 1
+        if !requests[index].isFullyIssued {
+            if !requests[index].isQueued {
+                requests[index].isQueued = true
+                unissued.append(UInt32(index))
+            }
+        } else if requests[index].partsOutstanding == 0 {
+            finishRequest(index)
+        }
+    }
+
+    /// All parts are over: answers, or waits for the sync that the request asked for.
+    mutating func finishRequest(_ index: Int) {
+        let pending = requests[index]
+        if pending.status == .ok && pending.request.forceUnitAccess
+            && pending.request.operation != .read
+        {
+            requests[index].flushLSN = appliedLSN
+            enqueueFlush(index)
+        } else {
+            reply(index)
+        }
+    }
+
+    mutating func reply(_ index: Int) {
+        let pending = requests[index]
+        requests.giveBack(index)
+        if pending.request.session == Catalog.internalSession {
+            catalog.finishInternal(tag: pending.request.tag, status: pending.status)
+            return
+        }
+        replies.append(
+            BlockReply(
+                session: pending.request.session, tag: pending.request.tag,
+                status: pending.status))
+    }
+}

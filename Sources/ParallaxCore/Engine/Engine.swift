@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// The storage engine of one stream: block requests in, device commands and replies out.
+///
+/// No system calls, no clock, no threads: the shard (or the simulator) hands it requests,
+/// completions and the time, and carries out its commands. The story of a request:
+///
+/// ```
+///   submit ----> parts (Engine+Admission)
+///     read:   walk the tree, read, verify               (Engine+Read)
+///     write:  walk the tree, copy into a chunk          (Engine+Write)
+///     turn:   seal the chunk, write it                  (Engine+Log)
+///     complete: chunks in order -> apply to the trees   (Engine+Apply)
+///     flush:  one sync for all that wait                (Engine+Flush)
+///   reply
+/// ```
+/// Owned by one thread.
+/// E1 a write is answered only when its chunk and all chunks before it are on the device and
+///    applied (promises 1 and 3).
+/// E2 a flush is answered only when a sync that began after everything answered before it has
+///    succeeded (promise 2). A sync that failed is never tried again: the engine stops writing.
+/// E3 a block is handed to a guest only if its checksum is right (promise 5).
+package struct Engine: ~Copyable {
+    let configuration: EngineConfiguration
+    package let superblock: Superblock
+    var forest: RadixForest
+    var log: LogWriter
+    var catalog: Catalog
+
+    var requests: SlotTable<PendingRequest>
+    var parts: SlotTable<RequestPart>
+    /// For each part, the references of its blocks (reads only).
+    let partReferences: UnsafeMutablePointer<BlockReference>
+    /// For each part, the buffers of its device reads.
+    let partBuffers: UnsafeMutablePointer<DataSegment>
+    /// For each node frame, the buffer of its load.
+    let nodeBuffers: UnsafeMutablePointer<DataSegment>
+    let bounceMemory: UnsafeMutableRawPointer
+    var bounces: SlotTable<UInt8>
+
+    /// Requests that wait for parts, oldest first.
+    var unissued: FixedRing<UInt32>
+    /// Parts to be taken up again.
+    var ready = PartList()
+    /// Parts that wait for a node frame, for a bounce buffer or for room among the commands.
+    var starved = PartList()
+    /// Parts that wait for a place in a chunk.
+    var staging = PartList()
+    /// Parts that wait for a block that another part is modifying, or for the log to be applied.
+    var locked = PartList()
+    var lockCount = 0
+    /// The parts that hold a lock.
+    var lockedParts: FixedRing<UInt32>
+    /// Requests that wait for a sync.
+    var flushing: FixedRing<UInt32>
+
+    var commands: FixedRing<StoreCommand>
+    var replies: FixedRing<BlockReply>
+    var epochs = ReadEpochs()
+
+    var appliedLSN: LogSequenceNumber
+    var durableLSN: LogSequenceNumber
+    /// What the sync under way will make durable; nil when none is.
+    var syncingLSN: LogSequenceNumber?
+    /// Operations in chunks that are not applied.
+    var stagedOperations = 0
+    /// The node for which the application of the log waits, or -1.
+    var applierFrame = -1
+    /// Requests to the allocator that are not answered, and whether it had none at last.
+    var extentsRequested = 0
+    var isStoreFull = false
+    var nextExtentRetry: UInt64 = 0
+
+    var checkpoint: Checkpoint
+    var now: UInt64 = 0
+    var bytesSinceCheckpoint = 0
+    /// Slots on their way back to the allocator: dropped; waiting for reads to end; free.
+    var releasing: [ExtentSlot] = []
+    var released: [ExtentSlot] = []
+    var grace: [ExtentSlot] = []
+    /// Operations applied since the last freeze.
+    var changesSinceFreeze = 0
+    var syncsStarted: UInt64 = 0
+    var syncsCompleted: UInt64 = 0
+
+    package internal(set) var statistics = EngineStatistics()
+    /// Set once a log write or a sync has failed: nothing is written any more, reads go on.
+    package internal(set) var failure: StoreError?
+
+    static let partReferenceCount = Limits.partBlocks
+    static let partBufferCount = Limits.partBlocks + Limits.directSegments
+    static let bounceBlocks = 16
+    static let bounceCount = 64
+    static let commandCapacity = 4096
+
+    init(
+        configuration: EngineConfiguration, superblock: Superblock, root: CheckpointRoot,
+        frameCount: Int
+    ) {
+        self.configuration = configuration
+        self.superblock = superblock
+        forest = RadixForest(frameCount: frameCount, slotCount: Int(superblock.slotCount))
+        log = LogWriter(
+            chunkCount: configuration.maxChunksInFlight + 2,
+            extentBlocks: superblock.extentBlocks, nextLSN: root.replayLSN,
+            extent: root.replayExtent, head: root.replayBlock, nextExtent: root.nextExtent)
+        catalog = Catalog(stream: configuration.stream, nextNumber: root.nextVDI)
+        requests = SlotTable(
+            capacity: Limits.requestsInFlight + Catalog.internalRequests,
+            repeating: PendingRequest(
+                request: BlockRequest(operation: .flush, vdi: 0, session: 0, tag: 0)))
+        parts = SlotTable(capacity: Limits.partsInFlight, repeating: RequestPart())
+        partReferences = .allocate(capacity: Limits.partsInFlight * Self.partReferenceCount)
+        partBuffers = .allocate(capacity: Limits.partsInFlight * Self.partBufferCount)
+        nodeBuffers = .allocate(capacity: frameCount)
+        bounceMemory = Memory.allocatePages(
+            byteCount: Self.bounceCount * Self.bounceBlocks * blockBytes)
+        bounces = SlotTable(capacity: Self.bounceCount, repeating: 0)
+        unissued = FixedRing(minimumCapacity: requests.capacity)
+        flushing = FixedRing(minimumCapacity: requests.capacity)
+        lockedParts = FixedRing(minimumCapacity: Limits.partsInFlight)
+        commands = FixedRing(minimumCapacity: Self.commandCapacity)
+        replies = FixedRing(minimumCapacity: requests.capacity)
+        let before = LogSequenceNumber(root.replayLSN.rawValue - 1)
+        appliedLSN = before
+        durableLSN = before
+        checkpoint = Checkpoint(root: root)
+    }
+
+    deinit {
+        partReferences.deallocate()
+        partBuffers.deallocate()
+        nodeBuffers.deallocate()
+        bounceMemory.deallocate()
+    }
+}
+
+/// What a command's tag says: which of the engine's activities it belongs to, and its index.
+struct CommandTag {
+    enum Activity: UInt8 { case part, node, chunk, sync, checkpointRoot }
+
+    var activity: Activity
+    var index: Int
+
+    var rawValue: UInt64 { UInt64(activity.rawValue) << 32 | UInt64(index) }
+
+    init(_ activity: Activity, _ index: Int) {
+        self.activity = activity
+        self.index = index
+    }
+
+    init?(rawValue: UInt64) {
+        guard let activity = Activity(rawValue: UInt8(truncatingIfNeeded: rawValue >> 32)) else {
+            return nil
+        }
+        self.activity = activity
+        index = Int(UInt32(truncatingIfNeeded: rawValue))
+    }
+}
+
+extension Engine {
+    /// Requests that may be submitted now. A fifth of the slots is never more than one turn away.
+    package var freeRequestSlots: Int {
+        max(0, min(requests.freeCount - Catalog.internalRequests, replies.freeCapacity - 64))
+    }
+
+    /// The next command for the device; the engine keeps those that the device has no room for.
+    package mutating func nextCommand() -> StoreCommand? { commands.popFirst() }
+
+    package mutating func nextReply() -> BlockReply? { replies.popFirst() }
+
+    /// What the device says to one command.
+    package mutating func complete(_ completion: StoreCompletion) {
+        guard let tag = CommandTag(rawValue: completion.tag) else { return }
+        if completion.result < 0 { statistics.deviceErrors += 1 }
+        switch tag.activity {
+        case .part: completePartRead(tag.index, result: completion.result)
+        case .node: completeNodeLoad(tag.index, result: completion.result)
+        case .chunk: completeChunk(tag.index, result: completion.result)
+        case .sync: completeSync(result: completion.result)
+        case .checkpointRoot: completeCheckpointRoot(result: completion.result)
+        }
+        runReadyParts()
+    }
+
+    /// To be called once at the end of each turn of the shard's loop: seals what the turn has
+    /// gathered, and moves checkpoints, deletions and waiting requests on.
+    package mutating func turn(nowNanoseconds: UInt64) {
+        now = nowNanoseconds
+        applyChunks()
+        retryStarvedParts()
+        runReadyParts()
+        issueParts()
+        runReadyParts()
+        advanceCatalog()
+        advanceCheckpoint()
+        stageWaitingParts()
+        sealIfWorthwhile()
+        advanceFlushes()
+        advanceReleases()
+    }
+
+    /// Whether nothing is in flight and everything that was written is in a durable checkpoint.
+    package var isIdle: Bool {
+        requests.usedCount == 0 && log.isQuiet && checkpoint.phase == .idle && commands.isEmpty
+            && !catalog.hasWork && releasing.isEmpty && grace.isEmpty
+            && (failure != nil || changesSinceFreeze == 0)
+    }
+
+    /// Stops writing for good; reads go on.
+    mutating func fail(_ error: StoreError) {
+        guard failure == nil else { return }
+        failure = error
+        failWaitingWrites()
+    }
+}

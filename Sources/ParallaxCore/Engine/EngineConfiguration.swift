@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// How one engine is to run.
+package struct EngineConfiguration: Sendable {
+    /// Which of the store's streams this engine is.
+    package var stream = 0
+    /// Memory for radix nodes, in bytes; at least 64 nodes.
+    package var nodeCacheBytes = 256 << 20
+    /// A checkpoint starts when this many bytes of log have been written since the last.
+    package var checkpointLogBytes = 256 << 20
+    /// ... or when this much time has passed and anything has changed.
+    package var checkpointIntervalNanoseconds: UInt64 = 30_000_000_000
+    /// Chunk writes in flight; one more buffer is being filled.
+    package var maxChunksInFlight = 4
+    /// Memory that the device reads and writes must have this alignment in bytes.
+    package var bufferAlignment = 512
+    /// Extents to hold leased ahead of the log.
+    package var leasesAhead = 2
+
+    package init() {}
+}
+
+/// Counters of one engine since it was opened, and some of its present state.
+package struct EngineStatistics: Sendable {
+    package var reads: UInt64 = 0
+    package var readBytes: UInt64 = 0
+    package var writes: UInt64 = 0
+    package var writtenBytes: UInt64 = 0
+    package var flushes: UInt64 = 0
+    package var discards: UInt64 = 0
+    package var chunks: UInt64 = 0
+    package var chunkBytes: UInt64 = 0
+    package var syncs: UInt64 = 0
+    package var checkpoints: UInt64 = 0
+    package var checkpointNodes: UInt64 = 0
+    package var checksumFailures: UInt64 = 0
+    package var deviceErrors: UInt64 = 0
+    package var nodeLoads: UInt64 = 0
+    package var nodeEvictions: UInt64 = 0
+    package var replayedChunks: UInt64 = 0
+    package var lsn: UInt64 = 0
+    package var durableLSN: UInt64 = 0
+    package var checkpointLSN: UInt64 = 0
+    package var extents = 0
+    package var liveBlocks: UInt64 = 0
+    package var nodeFrames = 0
+    package var dirtyNodes = 0
+    package var requestsInFlight = 0
+
+    package init() {}
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// One record of a chunk header. Records are packed one after the other, little-endian; payload
+/// blocks belong to the records in order.
+///
+/// ```
+///  data   type 1 u8 | 0 u8 | count u16 | 0 u32     | vdi u64 | first block u64 | CRC32C u32 x count
+///  hole   type 2 u8 | 0 u8 | 0 u16     | count u32 | vdi u64 | first block u64
+///  node   type 3 u8 | level u8 | 0 u16 | CRC32C u32| vdi u64 | first block u64    (one payload block)
+///  table  type 4 u8 | 0 u8 | count u16 | 0 u32     | CRC32C u32 x count
+///  lease  type 5 u8 | 0 u8 | 0 u16     | slot u32  | extent u64
+///  vdi    type 6 u8 | change u8 | length u16 | 0 u32 | bytes x length
+/// ```
+enum ChunkRecord {
+    /// `count` blocks of a VDI were written; their payload is in the chunk.
+    case data(vdi: VDIIdentifier, firstBlock: UInt64, count: Int, checksumsOffset: Int)
+    /// `count` blocks of a VDI read as zeros from now on.
+    case hole(vdi: VDIIdentifier, firstBlock: UInt64, count: Int)
+    /// A radix node that a checkpoint wrote; replay passes over it.
+    case node(vdi: VDIIdentifier, level: Int, firstBlock: UInt64, checksum: UInt32)
+    /// Blocks of a checkpoint's tables; replay passes over them.
+    case table(count: Int, checksumsOffset: Int)
+    /// `extent` will be at `slot`: it comes next after those leased before.
+    case lease(extent: ExtentNumber, slot: ExtentSlot)
+    /// A change of the catalogue.
+    case vdi(CatalogRecord)
+
+    enum Kind {
+        static let data: UInt8 = 1
+        static let hole: UInt8 = 2
+        static let node: UInt8 = 3
+        static let table: UInt8 = 4
+        static let lease: UInt8 = 5
+        static let vdi: UInt8 = 6
+    }
+
+    static let dataFixedBytes = 24
+    static let holeBytes = 24
+    static let nodeBytes = 24
+    static let tableFixedBytes = 8
+    static let leaseBytes = 16
+    static let vdiFixedBytes = 8
+
+    /// Payload blocks that belong to this record.
+    var payloadBlocks: Int {
+        switch self {
+        case .data(_, _, let count, _), .table(let count, _): count
+        case .node: 1
+        case .hole, .lease, .vdi: 0
+        }
+    }
+}
+
+/// A change of the catalogue as the log records it.
+enum CatalogRecord: Equatable {
+    case create(VDIRecord)
+    case resize(VDIIdentifier, sizeBytes: UInt64)
+    case rename(VDIIdentifier, name: String)
+    /// From now on the VDI is being deleted; its blocks go little by little.
+    case delete(VDIIdentifier)
+    /// The last of its blocks is gone.
+    case purge(VDIIdentifier)
+
+    enum Kind {
+        static let create: UInt8 = 1
+        static let resize: UInt8 = 2
+        static let rename: UInt8 = 3
+        static let delete: UInt8 = 4
+        static let purge: UInt8 = 5
+    }
+
+    var kind: UInt8 {
+        switch self {
+        case .create: Kind.create
+        case .resize: Kind.resize
+        case .rename: Kind.rename
+        case .delete: Kind.delete
+        case .purge: Kind.purge
+        }
+    }
+
+    var encodedBytes: Int {
+        switch self {
+        case .create(let record): record.encodedBytes
+        case .resize: 16
+        case .rename(_, let name): 8 + name.utf8.count
+        case .delete, .purge: 8
+        }
+    }
+
+    func encode(to writer: inout ByteWriter) {
+        switch self {
+        case .create(let record):
+            record.encode(to: &writer)
+        case .resize(let identifier, let sizeBytes):
+            writer.put(identifier.rawValue)
+            writer.put(sizeBytes)
+        case .rename(let identifier, let name):
+            writer.put(identifier.rawValue)
+            writer.put(bytes: name.utf8)
+        case .delete(let identifier), .purge(let identifier):
+            writer.put(identifier.rawValue)
+        }
+    }
+
+    static func decode(kind: UInt8, from reader: inout ByteReader) -> CatalogRecord? {
+        if kind == Kind.create { return VDIRecord.decode(from: &reader).map(CatalogRecord.create) }
+        guard let raw = reader.take(UInt64.self) else { return nil }
+        let identifier = VDIIdentifier(raw)
+        switch kind {
+        case Kind.resize:
+            guard let size = reader.take(UInt64.self), Limits.vdiBytes.contains(size),
+                size % UInt64(blockBytes) == 0
+            else { return nil }
+            return .resize(identifier, sizeBytes: size)
+        case Kind.rename:
+            guard let name = reader.takeBytes(reader.remaining) else { return nil }
+            return .rename(identifier, name: String(decoding: name, as: UTF8.self))
+        case Kind.delete: return .delete(identifier)
+        case Kind.purge: return .purge(identifier)
+        default: return nil
+        }
+    }
+}
+
+/// Walks the records of a chunk header. Stops with `isMalformed` at the first record that makes
+/// no sense; a valid checksum over nonsense means another program wrote it.
+struct ChunkRecordReader {
+    private var reader: ByteReader
+    private(set) var isMalformed = false
+
+    init(header: UnsafeRawPointer, recordBytes: Int) {
+        reader = ByteReader(
+            header, count: ChunkHeader.recordsOffset + recordBytes, at: ChunkHeader.recordsOffset)
+    }
+
+    mutating func next() -> ChunkRecord? {
+        guard reader.remaining > 0 else { return nil }
+        guard let record = decode() else {
+            isMalformed = true
+            return nil
+        }
+        return record
+    }
+
+    private mutating func decode() -> ChunkRecord? {
+        guard let type = reader.take(UInt8.self), let detail = reader.take(UInt8.self),
+            let short = reader.take(UInt16.self), let long = reader.take(UInt32.self)
+        else { return nil }
+        switch type {
+        case ChunkRecord.Kind.data:
+            guard let vdi = reader.take(UInt64.self), let first = reader.take(UInt64.self),
+                short > 0
+            else { return nil }
+            let offset = reader.position
+            guard reader.skip(Int(short) * 4) else { return nil }
+            return .data(
+                vdi: VDIIdentifier(vdi), firstBlock: first, count: Int(short),
+                checksumsOffset: offset)
+        case ChunkRecord.Kind.hole:
+            guard let vdi = reader.take(UInt64.self), let first = reader.take(UInt64.self),
+                long > 0
+            else { return nil }
+            return .hole(vdi: VDIIdentifier(vdi), firstBlock: first, count: Int(long))
+        case ChunkRecord.Kind.node:
+            guard let vdi = reader.take(UInt64.self), let first = reader.take(UInt64.self)
+            else { return nil }
+            return .node(
+                vdi: VDIIdentifier(vdi), level: Int(detail), firstBlock: first, checksum: long)
+        case ChunkRecord.Kind.table:
+            let offset = reader.position
+            guard reader.skip(Int(short) * 4) else { return nil }
+            return .table(count: Int(short), checksumsOffset: offset)
+        case ChunkRecord.Kind.lease:
+            guard let extent = reader.take(UInt64.self) else { return nil }
+            return .lease(extent: ExtentNumber(extent), slot: ExtentSlot(long))
+        case ChunkRecord.Kind.vdi:
+            return decodeCatalog(kind: detail, length: Int(short))
+        default:
+            return nil
+        }
+    }
+
+    private mutating func decodeCatalog(kind: UInt8, length: Int) -> ChunkRecord? {
+        let start = reader.position
+        guard reader.skip(length) else { return nil }
+        var body = ByteReader(reader.base, count: start + length, at: start)
+        return CatalogRecord.decode(kind: kind, from: &body).map(ChunkRecord.vdi)
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Every bound that the format or the engine relies on, with the arithmetic between them.
+package enum Limits {
+    /// Smallest and largest VDI, in bytes.
+    package static let vdiBytes: ClosedRange<UInt64> = 1 << 20...64 << 40
+
+    /// UTF-8 bytes in a VDI's name.
+    package static let vdiNameBytes = 1...100
+
+    /// Levels of a radix tree: 256^5 blocks of 4 KiB are 4 PiB, more than the largest VDI.
+    package static let radixLevels = 5
+
+    package static let extentBytes: ClosedRange<UInt64> = 1 << 20...1 << 30
+
+    /// Blocks of payload in one chunk; the header is one block more.
+    package static let chunkPayloadBlocks = 256
+
+    /// Log streams, and so shards, of a store.
+    package static let streams = 1...32
+
+    /// Extents that a store has at least for each stream: the open one, one ahead of it, and room
+    /// for a checkpoint.
+    package static let extentsPerStream = 4
+
+    /// VDIs on one stream; what `vdi create` refuses beyond.
+    package static let vdisPerStream = 1 << 20
+
+    /// Requests that one engine works on at a time; front ends wait with the rest.
+    package static let requestsInFlight = 1024
+
+    /// Parts (at most one radix leaf each) of those requests in flight at a time.
+    package static let partsInFlight = 2048
+
+    /// Largest piece of a request that is carried out as one part: one radix leaf.
+    package static let partBlocks = radixFanout
+
+    /// Data segments of a request that is read straight into the guest's memory; with more of
+    /// them it goes through a bounce buffer.
+    package static let directSegments = 256
+}
