@@ -36,6 +36,7 @@ extension Engine {
         let sectors = catalog.vdis[Int(request.vdi)].sizeBlocks * UInt64(sectorsPerBlock)
         let (end, overflow) = request.firstSector.addingReportingOverflow(request.sectorCount)
         guard !overflow, end <= sectors else { return .outOfRange }
+        if request.operation == .allocation { return checkAllocation(request) }
         guard request.operation == .read || request.operation == .write else { return .ok }
         var bytes = 0
         for index in 0..<Int(request.segmentCount) {
@@ -49,6 +50,15 @@ extension Engine {
         let (expected, tooLong) = request.sectorCount.multipliedReportingOverflow(
             by: UInt64(sectorBytes))
         return !tooLong && UInt64(bytes) == expected ? .ok : .invalid
+    }
+
+    /// The answer needs room for at least one extent, aligned as Swift lays it out.
+    private func checkAllocation(_ request: BlockRequest) -> BlockStatus {
+        guard request.segmentCount == 1, let memory = request.segments?.pointee,
+            memory.count >= MemoryLayout<AllocationExtent>.stride,
+            Int(bitPattern: memory.base) % MemoryLayout<AllocationExtent>.alignment == 0
+        else { return .invalid }
+        return .ok
     }
 
     /// Whether the device cannot read straight into the request's memory.
@@ -73,6 +83,7 @@ extension Engine {
             statistics.writtenBytes += request.sectorCount * UInt64(sectorBytes)
         case .flush: statistics.flushes += 1
         case .discard, .writeZeroes: statistics.discards += 1
+        case .allocation: break
         }
     }
 
@@ -147,6 +158,12 @@ extension Engine {
         part.vdi = request.vdi
         part.firstBlock = next / perBlock
         part.byteOffset = Int(next - request.firstSector) * sectorBytes
+        if request.operation == .allocation {
+            part.kind = .allocation
+            part.cursor = next
+            requests[index].nextSector = end
+            return part
+        }
         let offset = next % perBlock
         if offset != 0 || end - next < perBlock {
             let sectors = min(perBlock - offset, end - next)
@@ -168,7 +185,7 @@ extension Engine {
 
     private static func sectorKind(_ operation: BlockRequest.Operation) -> RequestPart.Kind {
         switch operation {
-        case .read: .readSectors
+        case .read, .allocation: .readSectors
         case .write: .writeSectors
         case .discard, .writeZeroes, .flush: .zeroSectors
         }
@@ -176,7 +193,7 @@ extension Engine {
 
     private static func blockKind(_ operation: BlockRequest.Operation) -> RequestPart.Kind {
         switch operation {
-        case .read: .read
+        case .read, .allocation: .read
         case .write: .write
         case .discard, .writeZeroes, .flush: .hole
         }
@@ -197,6 +214,8 @@ extension Engine {
             finishPart(part)
         } else if parts[part].phase == .rereading {
             reread(part)
+        } else if parts[part].kind == .allocation {
+            startAllocation(part)
         } else if parts[part].kind.isModify {
             startModify(part)
         } else if parts[part].kind.changesBlocks {

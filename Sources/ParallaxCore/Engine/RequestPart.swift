@@ -32,9 +32,13 @@ struct RequestPart: BitwiseCopyable {
         case hole
         /// Sectors of one block to be zeroed.
         case zeroSectors
+        /// Which blocks are holes; `blockCount` counts the extents reported.
+        case allocation
 
         var isModify: Bool { self == .writeSectors || self == .zeroSectors }
-        var changesBlocks: Bool { self != .read && self != .readSectors }
+        var changesBlocks: Bool {
+            self != .read && self != .readSectors && self != .allocation
+        }
     }
 
     enum Phase: UInt8, BitwiseCopyable {
@@ -60,6 +64,8 @@ struct RequestPart: BitwiseCopyable {
     var sectorCount: UInt8 = 0
     /// Where this part's data begin in the request's.
     var byteOffset = 0
+    /// The sector up to which an allocation query has come.
+    var cursor: UInt64 = 0
     /// Blocks put into chunks so far.
     var stagedBlocks: Int32 = 0
     /// Pieces in chunks, or device reads, that are not done.
