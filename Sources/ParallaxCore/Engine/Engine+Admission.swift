@@ -76,13 +76,13 @@ extension Engine {
     private mutating func count(_ request: BlockRequest) {
         switch request.operation {
         case .read:
-            statistics.reads += 1
-            statistics.readBytes += request.sectorCount * UInt64(sectorBytes)
+            counters.reads += 1
+            counters.readBytes += request.sectorCount * UInt64(sectorBytes)
         case .write:
-            statistics.writes += 1
-            statistics.writtenBytes += request.sectorCount * UInt64(sectorBytes)
-        case .flush: statistics.flushes += 1
-        case .discard, .writeZeroes: statistics.discards += 1
+            counters.writes += 1
+            counters.writtenBytes += request.sectorCount * UInt64(sectorBytes)
+        case .flush: counters.flushes += 1
+        case .discard, .writeZeroes: counters.discards += 1
         case .allocation: break
         }
     }
@@ -266,7 +266,7 @@ extension Engine {
         var waiter = forest.cache.frames[frame].waiters
         forest.cache.frames[frame].waiters = -1
         let good = forest.finishLoad(frame, succeeded: result == blockBytes)
-        if !good { statistics.checksumFailures += result == blockBytes ? 1 : 0 }
+        if !good { counters.checksumFailures += result == blockBytes ? 1 : 0 }
         while waiter >= 0 {
             let part = Int(waiter)
             waiter = parts[part].next

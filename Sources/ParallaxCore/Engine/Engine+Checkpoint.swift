@@ -120,7 +120,7 @@ extension Engine {
         if !node.isSuperseded { forest.extents.addLive(chunk.extent, 1) }
         forest.cache.beginWrite(
             frame, address: chunk.address(ofPayload: block), checksum: checksum)
-        statistics.checkpointNodes += 1
+        counters.checkpointNodes += 1
     }
 
     /// All nodes have their places: so have the roots.
@@ -263,7 +263,7 @@ extension Engine {
         checkpoint.droppable.removeAll(keepingCapacity: true)
         forest.cache.dirtiedBeforeFreeze = 0
         resolveWrittenNodes()
-        statistics.checkpoints += 1
+        counters.checkpoints += 1
     }
 
     /// Nodes that the heads have not changed since are found by their addresses from now on, so

@@ -25,7 +25,7 @@ extension Engine {
         else { return }
         syncingLSN = appliedLSN
         syncsStarted += 1
-        statistics.syncs += 1
+        counters.syncs += 1
         commands.append(StoreCommand(operation: .sync, tag: CommandTag(.sync, 0).rawValue))
     }
 

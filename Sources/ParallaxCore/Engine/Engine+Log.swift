@@ -106,9 +106,9 @@ extension Engine {
         let index = log.seal(
             superblock: superblock, stream: configuration.stream, durableLSN: durableLSN,
             extents: &forest.extents)
-        statistics.chunks += 1
+        counters.chunks += 1
         let bytes = log.chunks[index].writeBuffer.pointee.count
-        statistics.chunkBytes += UInt64(bytes)
+        counters.chunkBytes += UInt64(bytes)
         bytesSinceCheckpoint += bytes
         sendChunk(index)
     }

@@ -209,7 +209,7 @@ extension Engine {
         for index in 0..<Int(parts[part].blockCount) where !references[index].isHole {
             let block = bounce(part) + index * blockBytes
             if Checksum.ofBlock(block) != references[index].checksum {
-                statistics.checksumFailures += 1
+                counters.checksumFailures += 1
                 return false
             }
         }
@@ -279,7 +279,7 @@ extension Engine {
     private mutating func finishReread(_ part: Int) {
         let index = Int(parts[part].rereadIndex)
         guard Checksum.ofBlock(bounce(part)) == references(part)[index].checksum else {
-            statistics.checksumFailures += 1
+            counters.checksumFailures += 1
             parts[part].status = .corrupt
             finishPart(part)
             return

@@ -182,7 +182,7 @@ extension Engine {
         }
         forest.extents.noteChunk(header.extent, lsn: header.lsn)
         bytesSinceCheckpoint += (1 + header.payloadBlocks) * blockBytes
-        statistics.replayedChunks += 1
+        counters.replayedChunks += 1
         reader.advance(header)
     }
 

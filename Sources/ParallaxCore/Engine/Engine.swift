@@ -84,7 +84,7 @@ package struct Engine: ~Copyable {
     var syncsStarted: UInt64 = 0
     var syncsCompleted: UInt64 = 0
 
-    package internal(set) var statistics = EngineStatistics()
+    var counters = EngineStatistics()
     /// Set once a log write or a sync has failed: nothing is written any more, reads go on.
     package internal(set) var failure: StoreError?
 
@@ -173,7 +173,7 @@ extension Engine {
     /// What the device says to one command.
     package mutating func complete(_ completion: StoreCompletion) {
         guard let tag = CommandTag(rawValue: completion.tag) else { return }
-        if completion.result < 0 { statistics.deviceErrors += 1 }
+        if completion.result < 0 { counters.deviceErrors += 1 }
         switch tag.activity {
         case .part: completePartRead(tag.index, result: completion.result)
         case .node: completeNodeLoad(tag.index, result: completion.result)
@@ -207,6 +207,28 @@ extension Engine {
             && !catalog.hasWork && releasing.isEmpty && grace.isEmpty
             && (failure != nil || changesSinceFreeze == 0)
     }
+
+    /// Counters since the engine was opened, and its present state.
+    package var statistics: EngineStatistics {
+        var statistics = counters
+        statistics.nodeLoads = forest.cache.loads
+        statistics.nodeEvictions = forest.cache.evictions
+        statistics.lsn = appliedLSN.rawValue
+        statistics.durableLSN = durableLSN.rawValue
+        statistics.checkpointLSN = checkpoint.root.replayLSN.rawValue - 1
+        statistics.extents = forest.extents.count
+        statistics.nodeFrames = forest.cache.frameCount
+        statistics.nodeFramesUsed = forest.cache.frameCount - forest.cache.freeCount
+        statistics.dirtyNodes = forest.cache.dirtyCount
+        statistics.requestsInFlight = requests.usedCount
+        for index in 0..<forest.extents.count {
+            statistics.liveBlocks += UInt64(forest.extents[index].live)
+        }
+        return statistics
+    }
+
+    /// Blocks of this engine that failed their checksum since it was opened.
+    package var checksumFailures: UInt64 { counters.checksumFailures }
 
     /// Stops writing for good; reads go on.
     mutating func fail(_ error: StoreError) {

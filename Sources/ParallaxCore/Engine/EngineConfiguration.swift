@@ -45,6 +45,7 @@ package struct EngineStatistics: Sendable {
     package var extents = 0
     package var liveBlocks: UInt64 = 0
     package var nodeFrames = 0
+    package var nodeFramesUsed = 0
     package var dirtyNodes = 0
     package var requestsInFlight = 0
 
