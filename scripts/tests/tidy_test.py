@@ -111,7 +111,8 @@ class Swift(unittest.TestCase):
         sim = "Sources/ParallaxSimulation/X.swift"
         for text in ("clock_gettime(a, b)", "Int.random(in: 0..<9)", "ContinuousClock.now"):
             self.assertEqual(found(check, sim, text), ["repeatable"], text)
-        self.assertEqual(found(check, sim, "Int.random(in: 0..<9, using: &seed)"), [])
+        for text in ("Int.random(in: 0..<9, using: &seed)", "Operation.random(weights, &seed)"):
+            self.assertEqual(found(check, sim, text), [], text)
         self.assertEqual(found(check, "Sources/ParallaxIO/X.swift", "clock_gettime(a, b)"), [])
 
     def test_safety_note(self):
@@ -120,6 +121,8 @@ class Swift(unittest.TestCase):
         self.assertEqual(found(check, CORE, bare), ["safety"])
         noted = "// SAFETY: one thread writes,\n// the rest read after join.\n@safe\n" + bare
         self.assertEqual(found(check, CORE, noted), [])
+        pair = "// SAFETY: x\n" + "nonisolated(unsafe) var a\n" * 2
+        self.assertEqual(found(check, CORE, pair), [])
         far = "// SAFETY: of something else\nlet x = 1\n" + bare
         self.assertEqual(found(check, CORE, far), ["safety"])
         self.assertEqual(found(check, CORE, "nonisolated(unsafe) var x = 1\n"), ["safety"])
