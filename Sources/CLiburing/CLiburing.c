@@ -126,6 +126,11 @@ int parallax_ring_push_poll_cancel(
     return 0;
 }
 
+int parallax_ring_flush(struct parallax_ring *ring) {
+    int result = io_uring_submit(&ring->ring);
+    return result < 0 ? result : 0;
+}
+
 int parallax_ring_submit(struct parallax_ring *ring) {
     int result = io_uring_submit_and_get_events(&ring->ring);
     return result < 0 ? result : 0;

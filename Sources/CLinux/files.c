@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <linux/fs.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -50,14 +51,25 @@ int parallax_block_device_sector_size(int fd, uint32_t *byte_count) {
     return result;
 }
 
-int parallax_lock_exclusive(int fd, int *holder) {
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    *holder = 0;
-    if (fcntl(fd, F_SETLK, &lock) == 0) return 0;
-    if (errno != EACCES && errno != EAGAIN) return -errno;
+int parallax_lock_holder(int fd) {
     struct flock query = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    if (fcntl(fd, F_GETLK, &query) == 0 && query.l_type != F_UNLCK && query.l_pid > 0)
-        *holder = query.l_pid;
+    if (fcntl(fd, F_GETLK, &query) < 0 || query.l_type == F_UNLCK) return 0;
+    return query.l_pid > 0 ? query.l_pid : 0;
+}
+
+int parallax_lock(int fd, int is_exclusive, int *holder) {
+    *holder = 0;
+    if (flock(fd, (is_exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK) return -errno;
+        *holder = parallax_lock_holder(fd);
+        return -EAGAIN;
+    }
+    struct flock lock = { .l_type = is_exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
+    if (fcntl(fd, F_SETLK, &lock) == 0) return 0;
+    // A file system without fcntl locks still has flock; only a conflict counts.
+    if (errno != EACCES && errno != EAGAIN) return 0;
+    *holder = parallax_lock_holder(fd);
+    flock(fd, LOCK_UN);
     return -EAGAIN;
 }
 

@@ -37,6 +37,8 @@ int parallax_ring_push_poll(
 int parallax_ring_push_poll_cancel(
     struct parallax_ring *ring, uint64_t target_user_data, uint64_t user_data);
 
+// Submits everything.
+int parallax_ring_flush(struct parallax_ring *ring);
 // Submits everything and collects what is complete, without waiting.
 int parallax_ring_submit(struct parallax_ring *ring);
 // Submits everything and waits for one completion. timeout -1: forever; 0: not at all.

@@ -35,9 +35,12 @@ int parallax_block_device_size(int fd, uint64_t *byte_count);
 // BLKSSZGET: the smallest unit of an O_DIRECT transfer on a block device.
 int parallax_block_device_sector_size(int fd, uint32_t *byte_count);
 
-// An fcntl write lock on the whole file, without waiting. 0: taken. -EAGAIN: another process
-// holds it, and *holder is its pid (0 when the kernel cannot name it, as across pid namespaces).
-int parallax_lock_exclusive(int fd, int *holder);
+// Locks the whole file against other openers without waiting: flock, which belongs to the open
+// file, and an fcntl lock, which tells others our pid. Exclusive, or shared with other sharers.
+// 0: taken. -EAGAIN: somebody else holds it; *holder is the pid, 0 when unknown.
+int parallax_lock(int fd, int is_exclusive, int *holder);
+// The pid of the process with an fcntl lock on the file, 0 when there is none or it is unknown.
+int parallax_lock_holder(int fd);
 
 // Both ends close-on-exec.
 int parallax_pipe(int fds[2], int is_nonblocking);

@@ -32,6 +32,8 @@ package struct AioReactor: Reactor, ~Copyable {
 
     private let queuedSlots: UnsafeMutablePointer<UInt32>
     private var queuedCount = 0
+    /// The kernel took less than was offered; no use to offer more in this turn.
+    private var isKernelFull = false
     /// Commands that the kernel refused at submission.
     private var failures: FixedRing<StoreCompletion>
 
@@ -128,6 +130,7 @@ package struct AioReactor: Reactor, ~Copyable {
         precondition(queuedCount < transfers.capacity, "AioReactor I1: more queued than slots")
         queuedSlots[queuedCount] = slot
         queuedCount += 1
+        if queuedCount >= commandsPerSubmission && !isKernelFull { submitQueued() }
     }
 
     /// Submits all queued commands; those that the kernel has no room for stay queued.
@@ -142,7 +145,10 @@ package struct AioReactor: Reactor, ~Copyable {
             let slot = queuedSlots[first]
             let outcome = result == 0 ? -EAGAIN : substituteForSync(slot, result)
             // Nil: to be tried again, as it stands, when something has completed.
-            guard let completion = transfers[slot].settle(result: Int(outcome)) else { break }
+            guard let completion = transfers[slot].settle(result: Int(outcome)) else {
+                isKernelFull = true
+                break
+            }
             transfers.release(slot)
             failures.append(completion)
             first += 1
@@ -192,6 +198,7 @@ package struct AioReactor: Reactor, ~Copyable {
     // MARK: Turns
 
     package mutating func wait(timeoutNanoseconds: Int64) {
+        isKernelFull = false
         submitQueued()
         var timeout = timeoutNanoseconds
         let hasLeftovers = completionIndex < completionCount || !failures.isEmpty

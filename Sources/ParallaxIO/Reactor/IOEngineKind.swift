@@ -50,6 +50,11 @@ package struct IOEngineChoice: Equatable, Sendable {
     /// To be said once, when it is not the preferred one.
     package var notice: String?
 
+    package init(kind: IOEngineKind, notice: String? = nil) {
+        self.kind = kind
+        self.notice = notice
+    }
+
     /// The preferred engine if it works here, else the other one. `probe` is replaced by tests.
     /// Throws the preferred engine's error when none works.
     package static func make(

@@ -36,6 +36,7 @@ package struct UringReactor: Reactor, ~Copyable {
     private var waitingSlots: FixedRing<UInt32>
     /// Events of this turn that `nextEvent` has not looked at.
     private var turnEvents: UInt32 = 0
+    private var unsubmittedCount = 0
     private var hasRegisteredBuffers = false
 
     // LIMIT: the submission queue; a turn that needs more submits in between.
@@ -81,9 +82,15 @@ package struct UringReactor: Reactor, ~Copyable {
     }
 
     private mutating func start(_ slot: UInt32) {
-        if push(slot) { return }
-        submit()
-        if !push(slot) { waitingSlots.append(slot) }
+        if !push(slot) {
+            submit()
+            if !push(slot) { waitingSlots.append(slot) }
+        }
+        unsubmittedCount += 1
+        if unsubmittedCount == commandsPerSubmission {
+            unsubmittedCount = 0
+            Self.check(parallax_ring_flush(ring))
+        }
     }
 
     /// False: the submission queue is full.
@@ -166,6 +173,7 @@ package struct UringReactor: Reactor, ~Copyable {
         if !waitingSlots.isEmpty || watches.pendingCount > 0 {
             timeout = min(timeout < 0 ? Self.retryNanoseconds : timeout, Self.retryNanoseconds)
         }
+        unsubmittedCount = 0
         Self.check(parallax_ring_submit_and_wait(ring, timeout))
         turnEvents = parallax_ring_ready(ring)
     }

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import CLinux
+internal import Glibc
+package import ParallaxCore
+internal import Synchronization
+
+/// Keeps a few extent slots ready for the log, and owns the allocator that all shards share.
+///
+/// On a file, a direct write into a hole or an unwritten range costs the host file system a
+/// transaction, and the next `fdatasync` has to commit it. So a thread of its own allocates each
+/// new slot and writes zeroes over it before the log gets there; log writes are then pure
+/// overwrites. Slots that were in use before, and block devices, need nothing.
+///
+/// ```
+///            requestSlot                       releaseSlot
+///   shards ──────────────> ready (prepared)        │
+///              │ empty         ^                   v
+///              │               │ zeroes, sync    source: free slots
+///              └───────────────┼───────────────────┘
+///                unprepared    └── one at a time, in the thread
+/// ```
+///
+/// May be used from any thread. Invariant: I1 a slot is in exactly one of: the source, `ready`,
+/// the thread's hands, a shard's hands.
+package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendable {
+    package typealias Reply = @Sendable (UInt32?) -> Void
+
+    private struct State: ~Copyable {
+        var source: Source
+        var ready: [UInt32] = []
+        /// Requests that came while the only free slot was being prepared.
+        var waiting: [Reply] = []
+        var isPreparing = false
+        var isStopping = false
+        var failure: MediumError?
+    }
+
+    private let store: StoreFile
+    private let layout: ExtentSlotLayout
+    private let readyCountMax: Int
+    private let state: Mutex<State>
+    private let wakeUp: Int32
+    private let thread: Mutex<ShardThread?>
+
+    /// `readyCountMax`: how many prepared slots to keep.
+    package init(
+        store: StoreFile, layout: ExtentSlotLayout, readyCountMax: Int, source: consuming Source
+    ) {
+        self.store = store
+        self.layout = layout
+        self.readyCountMax = readyCountMax
+        state = Mutex(State(source: source))
+        wakeUp = parallax_eventfd_create(1, 0)
+        thread = Mutex(nil)
+    }
+
+    deinit { close(wakeUp) }
+
+    /// Starts the thread. Without it slots come unprepared.
+    package func start() throws(ShardThreadError) {
+        guard !store.isBlockDevice else { return }
+        let started = try ShardThread(name: "parallax-extent") { self.run() }
+        thread.withLock { $0 = started }
+    }
+
+    /// Ends the thread, within the time of one small write, and gives prepared slots back.
+    package func stop() {
+        state.withLock { $0.isStopping = true }
+        wake()
+        thread.withLock { $0 }?.join()
+        let waiting = state.withLock { state in
+            for slot in state.ready {
+                state.source.release(ExtentSlot(index: slot, isWritten: true))
+            }
+            state.ready = []
+            defer { state.waiting = [] }
+            return state.waiting
+        }
+        for reply in waiting { reply(nil) }
+    }
+
+    /// Calls `reply` exactly once: with a slot, prepared if there is one, or with nil when the
+    /// store is full. On the calling thread at once, or later on another thread.
+    package func requestSlot(_ reply: @escaping Reply) {
+        let answer: UInt32?? = state.withLock { state in
+            if !state.ready.isEmpty { return .some(state.ready.removeFirst()) }
+            if let slot = state.source.allocate() { return .some(slot.index) }
+            guard state.isPreparing && !state.isStopping else { return .some(nil) }
+            state.waiting.append(reply)
+            return nil
+        }
+        if let answer { reply(answer) }
+        wake()
+    }
+
+    /// Gives a slot back that the log has been through.
+    package func releaseSlot(_ slot: UInt32) {
+        state.withLock { $0.source.release(ExtentSlot(index: slot, isWritten: true)) }
+        wake()
+    }
+
+    /// Exclusive access to the allocator, for checkpoints and figures.
+    package func withSource<Result>(_ body: (inout Source) -> Result) -> Result {
+        state.withLock { body(&$0.source) }
+    }
+
+    /// How many slots are prepared, and why the last one could not be.
+    package var status: (readyCount: Int, failure: MediumError?) {
+        state.withLock { ($0.ready.count, $0.failure) }
+    }
+
+    private func wake() {
+        _ = parallax_eventfd_write(wakeUp, 1)
+    }
+}
+
+// MARK: The thread
+
+extension ExtentPreparer where Source: ~Copyable {
+    private func run() {
+        guard let zeroes = try? AlignedMemory(byteCount: 1 << 20) else { return }
+        var ignored: UInt64 = 0
+        while parallax_eventfd_read(wakeUp, &ignored) == 0, !isStopping {
+            while let slot = takeUnprepared() {
+                do throws(MediumError) {
+                    try prepare(slot, zeroes)
+                    put(slot)
+                } catch {
+                    giveBack(slot, error)
+                    break  // Until a slot is requested or released: something may have changed.
+                }
+            }
+        }
+    }
+
+    private var isStopping: Bool { state.withLock { $0.isStopping } }
+
+    /// The next slot to work on, while more are wanted. Slots that need no work go to `ready`.
+    private func takeUnprepared() -> UInt32? {
+        state.withLock { state in
+            while !state.isStopping, state.ready.count < readyCountMax,
+                let slot = state.source.allocate()
+            {
+                guard slot.isWritten else {
+                    state.isPreparing = true
+                    return slot.index
+                }
+                state.ready.append(slot.index)
+            }
+            return nil
+        }
+    }
+
+    private func put(_ slot: UInt32) {
+        let reply: Reply? = state.withLock { state in
+            state.isPreparing = false
+            state.failure = nil
+            if !state.waiting.isEmpty { return state.waiting.removeFirst() }
+            state.ready.append(slot)
+            return nil
+        }
+        reply?(slot)
+    }
+
+    /// Nobody waits for a slot that cannot be had.
+    private func giveBack(_ slot: UInt32, _ failure: MediumError) {
+        let waiting = state.withLock { state in
+            state.isPreparing = false
+            state.failure = failure
+            state.source.release(ExtentSlot(index: slot, isWritten: false))
+            defer { state.waiting = [] }
+            return state.waiting
+        }
+        for reply in waiting { reply(nil) }
+    }
+
+    /// Allocated in one go, so that the file system gives it few, long extents; then zeroes, as
+    /// allocation alone leaves blocks that the first write has to convert.
+    private func prepare(_ slot: UInt32, _ zeroes: borrowing AlignedMemory) throws(MediumError) {
+        let start = layout.offset(of: slot)
+        let result = parallax_fallocate(
+            store.fileDescriptor, 0, Int64(start), Int64(layout.slotBytes))
+        if result < 0 && result != -EOPNOTSUPP {
+            throw MediumError(errno: -result, operation: .write, offset: start)
+        }
+        var done = 0
+        while done < layout.slotBytes {
+            if isStopping { throw MediumError(errno: ECANCELED, operation: .write, offset: start) }
+            let count = min(zeroes.bytes.count, layout.slotBytes - done)
+            let piece = UnsafeRawBufferPointer(rebasing: zeroes.bytes[..<count])
+            try store.write(at: start + UInt64(done), from: piece)
+            done += count
+        }
+        try store.sync()
+    }
+}

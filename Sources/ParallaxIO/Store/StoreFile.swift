@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import CLinux
+internal import Glibc
+internal import ParallaxCore
+
+/// The store's file or block device, opened for direct I/O and locked against other processes.
+///
+/// May be used from any thread. The lock lasts as long as the object. It is two locks, because
+/// neither is enough alone:
+///
+/// ```
+///  flock           belongs to this open file: keeps every other opener out, in this process too
+///  fcntl F_SETLK   names our pid to whoever is refused; dropped by the kernel as soon as this
+///                  process closes *any* descriptor of the same file
+///  O_EXCL          block devices: also keeps mounts and other exclusive openers out
+/// ```
+///
+/// So: while a `StoreFile` lives, nothing else in the process opens its path (a second
+/// `StoreFile` that is refused costs the first one its pid for later refusals, never its lock).
+package final class StoreFile: Sendable {
+    package enum Access: Sendable {
+        case readWrite
+        /// For looking into a store offline; refused while a writer has it open.
+        case readOnly
+    }
+
+    package let path: String
+    package let access: Access
+    package let fileDescriptor: Int32
+    package let isBlockDevice: Bool
+    /// Size when it was opened.
+    package let byteCount: UInt64
+
+    private init(
+        path: String, access: Access, fileDescriptor: Int32, isBlockDevice: Bool,
+        byteCount: UInt64
+    ) {
+        self.path = path
+        self.access = access
+        self.fileDescriptor = fileDescriptor
+        self.isBlockDevice = isBlockDevice
+        self.byteCount = byteCount
+    }
+
+    deinit { close(fileDescriptor) }
+
+    /// Opens an existing store.
+    package static func open(
+        path: String, access: Access = .readWrite
+    ) throws(StoreFileError) -> StoreFile {
+        guard let kind = try kind(of: path, for: .open) else {
+            throw StoreFileError(.open, path, .notFound)
+        }
+        let fileDescriptor = try openExisting(path, kind, access, for: .open)
+        return try lock(fileDescriptor, path, kind, access, for: .open)
+    }
+
+    /// Makes a sparse file of `byteCount` bytes, or opens a block device that has at least as
+    /// many (nil: whatever it has). An existing file is refused unless `replacesExisting`; then
+    /// it loses its contents, but not while another process uses it.
+    package static func create(
+        path: String, byteCount: UInt64?, replacesExisting: Bool = false
+    ) throws(StoreFileError) -> StoreFile {
+        if let byteCount, byteCount == 0 || byteCount % UInt64(blockBytes) != 0 {
+            throw StoreFileError(.create, path, .badSize(byteCount))
+        }
+        switch try kind(of: path, for: .create) {
+        case .blockDevice:
+            let fileDescriptor = try openExisting(path, .blockDevice, .readWrite, for: .create)
+            let store = try lock(fileDescriptor, path, .blockDevice, .readWrite, for: .create)
+            guard store.byteCount >= byteCount ?? UInt64(blockBytes) else {
+                throw StoreFileError(.create, path, .deviceTooSmall(store.byteCount))
+            }
+            return store
+        case .file:
+            guard replacesExisting else { throw StoreFileError(.create, path, .alreadyExists) }
+            let fileDescriptor = try openExisting(path, .file, .readWrite, for: .create)
+            return try lock(
+                fileDescriptor, path, .file, .readWrite, for: .create, resizingTo: byteCount)
+        case nil:
+            guard let byteCount else { throw StoreFileError(.create, path, .badSize(0)) }
+            return try createFile(path, byteCount)
+        }
+    }
+}
+
+// MARK: Opening
+
+extension StoreFile {
+    private enum Kind {
+        case file
+        case blockDevice
+    }
+
+    /// Nil: there is nothing at that path.
+    private static func kind(
+        of path: String, for action: StoreFileError.Action
+    ) throws(StoreFileError) -> Kind? {
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            if errno == ENOENT { return nil }
+            throw StoreFileError(action, path, StoreFileError.reason(of: errno, action: action))
+        }
+        switch status.st_mode & S_IFMT {
+        case S_IFREG: return .file
+        case S_IFBLK: return .blockDevice
+        default: throw StoreFileError(action, path, .notAStore)
+        }
+    }
+
+    private static func openExisting(
+        _ path: String, _ kind: Kind, _ access: Access, for action: StoreFileError.Action
+    ) throws(StoreFileError) -> Int32 {
+        var flags = access == .readWrite ? O_RDWR : O_RDONLY
+        flags |= PARALLAX_O_CLOEXEC | PARALLAX_O_DIRECT
+        if kind == .blockDevice && access == .readWrite { flags |= O_EXCL }
+        let fileDescriptor = Glibc.open(path, flags)
+        if fileDescriptor >= 0 { return fileDescriptor }
+        let code = errno
+        var reason = StoreFileError.reason(of: code, action: .open)
+        if code == EBUSY { reason = .inUse(processID: exclusiveUser(of: path)) }
+        throw StoreFileError(action, path, reason)
+    }
+
+    /// Who holds the lock of a block device that we may not even open.
+    private static func exclusiveUser(of path: String) -> Int32 {
+        let fileDescriptor = Glibc.open(path, O_RDONLY | PARALLAX_O_CLOEXEC)
+        guard fileDescriptor >= 0 else { return 0 }
+        defer { close(fileDescriptor) }
+        return parallax_lock_holder(fileDescriptor)
+    }
+
+    /// Takes the locks, then gives a file its size. Owns the descriptor: closed on failure.
+    private static func lock(
+        _ fileDescriptor: Int32, _ path: String, _ kind: Kind, _ access: Access,
+        for action: StoreFileError.Action, resizingTo newByteCount: UInt64? = nil
+    ) throws(StoreFileError) -> StoreFile {
+        do throws(StoreFileError) {
+            let isExclusive: Int32 = access == .readWrite ? 1 : 0
+            var holder: Int32 = 0
+            let result = parallax_lock(fileDescriptor, isExclusive, &holder)
+            if result == -EAGAIN {
+                throw StoreFileError(action, path, .inUse(processID: holder))
+            }
+            if result < 0 { throw StoreFileError(action, path, .system(-result)) }
+            if let newByteCount { try resize(fileDescriptor, path, to: newByteCount) }
+            let byteCount = try size(of: fileDescriptor, path, kind, for: action)
+            return StoreFile(
+                path: path, access: access, fileDescriptor: fileDescriptor,
+                isBlockDevice: kind == .blockDevice, byteCount: byteCount)
+        } catch {
+            close(fileDescriptor)
+            throw error
+        }
+    }
+
+    private static func size(
+        of fileDescriptor: Int32, _ path: String, _ kind: Kind, for action: StoreFileError.Action
+    ) throws(StoreFileError) -> UInt64 {
+        if kind == .blockDevice {
+            var byteCount: UInt64 = 0
+            let result = parallax_block_device_size(fileDescriptor, &byteCount)
+            if result == 0 { return byteCount }
+            throw StoreFileError(action, path, .system(-result))
+        }
+        var status = stat()
+        guard fstat(fileDescriptor, &status) == 0 else {
+            throw StoreFileError(action, path, .system(errno))
+        }
+        return UInt64(status.st_size)
+    }
+}
+
+// MARK: Creating
+
+extension StoreFile {
+    private static func createFile(
+        _ path: String, _ byteCount: UInt64
+    ) throws(StoreFileError) -> StoreFile {
+        let flags = O_RDWR | O_CREAT | O_EXCL | PARALLAX_O_CLOEXEC | PARALLAX_O_DIRECT
+        let fileDescriptor = Glibc.open(path, flags, 0o600)
+        guard fileDescriptor >= 0 else {
+            let code = errno
+            // The kernel makes the file before it finds out that there is no direct I/O.
+            if code == EINVAL { unlink(path) }
+            throw StoreFileError(.create, path, StoreFileError.reason(of: code, action: .create))
+        }
+        do throws(StoreFileError) {
+            let store = try lock(
+                fileDescriptor, path, .file, .readWrite, for: .create, resizingTo: byteCount)
+            syncDirectory(of: path)
+            return store
+        } catch {
+            unlink(path)
+            throw error
+        }
+    }
+
+    /// Emptied first, so that nothing of old contents can be taken for new.
+    private static func resize(
+        _ fileDescriptor: Int32, _ path: String, to byteCount: UInt64
+    ) throws(StoreFileError) {
+        guard let size = Int(exactly: byteCount) else {
+            throw StoreFileError(.create, path, .tooLarge(byteCount))
+        }
+        if ftruncate(fileDescriptor, 0) == 0 && ftruncate(fileDescriptor, size) == 0 { return }
+        let code = errno
+        throw StoreFileError(
+            .create, path,
+            code == EFBIG
+                ? .tooLarge(byteCount) : StoreFileError.reason(of: code, action: .create))
+    }
+
+    /// Without this a power loss could take the new file's name.
+    private static func syncDirectory(of path: String) {
+        let parent = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+        let directory = Glibc.open(parent, O_RDONLY | O_DIRECTORY | PARALLAX_O_CLOEXEC)
+        guard directory >= 0 else { return }
+        fsync(directory)
+        close(directory)
+    }
+}
