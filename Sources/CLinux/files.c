@@ -5,7 +5,9 @@
 #include "parallax_files.h"
 
 #include <errno.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -38,6 +40,33 @@ int parallax_fallocate(int fd, int mode, int64_t offset, int64_t byte_count) {
     int result;
     do result = fallocate(fd, mode, offset, byte_count); while (result < 0 && errno == EINTR);
     return result_of(result);
+}
+
+#define MAPPINGS_PER_CALL 32
+
+int parallax_range_is_written(int fd, uint64_t offset, uint64_t byte_count) {
+    union {
+        struct fiemap header;
+        char bytes[sizeof(struct fiemap) + MAPPINGS_PER_CALL * sizeof(struct fiemap_extent)];
+    } request;
+    const uint32_t unfit =
+        FIEMAP_EXTENT_UNWRITTEN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN;
+    uint64_t end = offset + byte_count;
+    while (offset < end) {
+        memset(&request, 0, sizeof request);
+        request.header.fm_start = offset;
+        request.header.fm_length = end - offset;
+        request.header.fm_extent_count = MAPPINGS_PER_CALL;
+        if (ioctl(fd, FS_IOC_FIEMAP, &request.header) < 0)
+            return errno == ENOTTY || errno == EINVAL ? -EOPNOTSUPP : -errno;
+        if (request.header.fm_mapped_extents == 0) return 0;
+        for (uint32_t index = 0; index < request.header.fm_mapped_extents; index++) {
+            const struct fiemap_extent *mapping = &request.header.fm_extents[index];
+            if (mapping->fe_logical > offset || (mapping->fe_flags & unfit)) return 0;
+            offset = mapping->fe_logical + mapping->fe_length;
+        }
+    }
+    return 1;
 }
 
 int parallax_block_device_size(int fd, uint64_t *byte_count) {

@@ -8,35 +8,31 @@ import ParallaxIO
 import Synchronization
 import Testing
 
-/// Free slots as a plain list.
-private struct ListedSlots: ExtentSlotSource {
-    var free: [ExtentSlot]
-
-    mutating func allocate() -> ExtentSlot? { free.isEmpty ? nil : free.removeFirst() }
-    mutating func release(_ slot: ExtentSlot) { free.append(slot) }
-}
-
 @Suite("Extent preparer")
 struct ExtentPreparerTests {
-    private static let layout = ExtentSlotLayout(firstByte: 65536, slotBytes: 1 << 21)
+    private static let firstByte: UInt64 = 65536
+    private static let extentBytes = 1 << 21
+
+    private static func offset(of slot: Int) -> UInt64 {
+        firstByte + UInt64(slot * extentBytes)
+    }
 
     private func withPreparer(
         slots: Int, ready: Int, access: StoreFile.Access = .readWrite,
-        _ body: (ExtentPreparer<ListedSlots>, StoreFile) throws -> Void
+        _ body: (ExtentPreparer, StoreFile) throws -> Void
     ) throws {
         let path = "/tmp/io-test-extents-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
         defer { unlink(path) }
-        let byteCount = Self.layout.offset(of: UInt32(slots)) + 65536
+        let byteCount = Self.offset(of: slots) + 65536
         var store = try? StoreFile.create(path: path, byteCount: byteCount)
         if access == .readOnly {
             store = nil
             store = try StoreFile.open(path: path, access: .readOnly)
         }
         let file = try #require(store)
-        let source = ListedSlots(
-            free: (0..<UInt32(slots)).map { ExtentSlot(index: $0, isWritten: false) })
         let preparer = ExtentPreparer(
-            store: file, layout: Self.layout, readyCountMax: ready, source: source)
+            store: file, firstExtentOffset: Self.firstByte, extentBytes: Self.extentBytes,
+            readyCountMax: ready, allocator: SlotAllocator(slotCount: slots))
         try body(preparer, file)
         preparer.stop()
         #expect(preparer.status.readyCount == 0, "slots were kept after the stop")
@@ -52,10 +48,11 @@ struct ExtentPreparerTests {
 
     /// Nil: the store is full.
     private func expectRequest(
-        _ preparer: ExtentPreparer<ListedSlots>, gives expected: UInt32?
+        _ preparer: ExtentPreparer, gives expected: Int?
     ) throws {
-        let answers = Mutex<[UInt32?]>([])
-        preparer.requestSlot { slot in answers.withLock { $0.append(slot) } }
+        let answers = Mutex<[Int?]>([])
+        preparer.requestSlot { slot in answers.withLock { $0.append(slot.map { Int($0.rawValue) }) }
+        }
         try waitUntil { answers.withLock { !$0.isEmpty } }
         answers.withLock { #expect($0 == [expected]) }
     }
@@ -66,13 +63,13 @@ struct ExtentPreparerTests {
             let memory = try AlignedMemory(byteCount: 65536)
             memory.bytes.fill(with: 0xDD)
             try store.write(at: 0, from: UnsafeRawBufferPointer(memory.bytes))
-            let behind = Self.layout.offset(of: 2)
+            let behind = Self.offset(of: 2)
             try store.write(at: behind, from: UnsafeRawBufferPointer(memory.bytes))
             try preparer.start()
             try waitUntil { preparer.status.readyCount == 2 }
             var status = stat()
             #expect(fstat(store.fileDescriptor, &status) == 0)
-            #expect(Int(status.st_blocks) * 512 >= 2 * Self.layout.slotBytes)
+            #expect(Int(status.st_blocks) * 512 >= 2 * Self.extentBytes)
             for offset in [0, behind] {
                 memory.bytes.fill(with: 0)
                 try store.read(at: offset, into: memory.bytes)
@@ -83,13 +80,28 @@ struct ExtentPreparerTests {
         }
     }
 
+    @Test("a slot that was written before is ready as it is, contents and all")
+    func reused() throws {
+        try withPreparer(slots: 2, ready: 2) { preparer, store in
+            let memory = try AlignedMemory(byteCount: Self.extentBytes)
+            memory.bytes.fill(with: 0xAB)
+            try store.write(at: Self.offset(of: 1), from: UnsafeRawBufferPointer(memory.bytes))
+            try preparer.start()
+            try waitUntil { preparer.status.readyCount == 2 }
+            try store.read(at: Self.offset(of: 1), into: memory.bytes)
+            #expect(memory.bytes.allSatisfy { $0 == 0xAB })
+            try store.read(at: Self.offset(of: 0), into: memory.bytes)
+            #expect(memory.bytes.allSatisfy { $0 == 0 })
+        }
+    }
+
     @Test("without a prepared slot an unprepared one is given, and nil when the store is full")
     func unprepared() throws {
         try withPreparer(slots: 2, ready: 1) { preparer, _ in
             try expectRequest(preparer, gives: 0)
             try expectRequest(preparer, gives: 1)
             try expectRequest(preparer, gives: nil)
-            preparer.releaseSlot(0)
+            preparer.releaseSlot(ExtentSlot(0))
             try expectRequest(preparer, gives: 0)
         }
     }
@@ -98,7 +110,7 @@ struct ExtentPreparerTests {
     func owners() throws {
         try withPreparer(slots: 6, ready: 2) { preparer, _ in
             try preparer.start()
-            let owned = Mutex<Set<UInt32>>([])
+            let owned = Mutex<Set<ExtentSlot>>([])
             let threads = try (0..<3).map { _ in
                 try ShardThread(name: "owner") {
                     for _ in 0..<200 {
@@ -114,8 +126,7 @@ struct ExtentPreparerTests {
             }
             for thread in threads { thread.join() }
             preparer.stop()
-            let free = preparer.withSource { $0.free.map(\.index).sorted() }
-            #expect(free == [0, 1, 2, 3, 4, 5])
+            #expect(preparer.withAllocator { $0.freeCount } == 6)
         }
     }
 
@@ -127,8 +138,7 @@ struct ExtentPreparerTests {
             #expect(preparer.status.failure?.errno == EBADF)
             #expect(preparer.status.readyCount == 0)
             preparer.stop()
-            let free = preparer.withSource { $0.free }
-            #expect(free == [ExtentSlot(index: 0, isWritten: false)])
+            #expect(preparer.withAllocator { $0.freeCount } == 1)
         }
     }
 }

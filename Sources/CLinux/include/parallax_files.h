@@ -30,6 +30,10 @@ static const int PARALLAX_FALLOC_PUNCH_HOLE = 0x02; // only together with KEEP_S
 static const int PARALLAX_FALLOC_ZERO_RANGE = 0x10;
 int parallax_fallocate(int fd, int mode, int64_t offset, int64_t byte_count);
 
+// Whether the file system has written blocks for the whole range: no hole in it, and nothing that
+// is allocated but unwritten. 1, 0, or -EOPNOTSUPP where the file system cannot tell (FIEMAP).
+int parallax_range_is_written(int fd, uint64_t offset, uint64_t byte_count);
+
 // BLKGETSIZE64: the size of a block device.
 int parallax_block_device_size(int fd, uint64_t *byte_count);
 // BLKSSZGET: the smallest unit of an O_DIRECT transfer on a block device.

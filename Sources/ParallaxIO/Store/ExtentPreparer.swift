@@ -11,25 +11,26 @@ internal import Synchronization
 /// On a file, a direct write into a hole or an unwritten range costs the host file system a
 /// transaction, and the next `fdatasync` has to commit it. So a thread of its own allocates each
 /// new slot and writes zeroes over it before the log gets there; log writes are then pure
-/// overwrites. Slots that were in use before, and block devices, need nothing.
+/// overwrites. Slots that were in use before (the file system knows), and block devices, need
+/// nothing.
 ///
 /// ```
 ///            requestSlot                       releaseSlot
 ///   shards ──────────────> ready (prepared)        │
 ///              │ empty         ^                   v
-///              │               │ zeroes, sync    source: free slots
+///              │               │ zeroes, sync    allocator: free slots
 ///              └───────────────┼───────────────────┘
 ///                unprepared    └── one at a time, in the thread
 /// ```
 ///
-/// May be used from any thread. Invariant: I1 a slot is in exactly one of: the source, `ready`,
+/// May be used from any thread. Invariant: I1 a slot is in exactly one of: the allocator, `ready`,
 /// the thread's hands, a shard's hands.
-package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendable {
-    package typealias Reply = @Sendable (UInt32?) -> Void
+package final class ExtentPreparer: Sendable {
+    package typealias Reply = @Sendable (ExtentSlot?) -> Void
 
-    private struct State: ~Copyable {
-        var source: Source
-        var ready: [UInt32] = []
+    private struct State {
+        var allocator: SlotAllocator
+        var ready: [ExtentSlot] = []
         /// Requests that came while the only free slot was being prepared.
         var waiting: [Reply] = []
         var isPreparing = false
@@ -38,7 +39,8 @@ package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendab
     }
 
     private let store: StoreFile
-    private let layout: ExtentSlotLayout
+    private let firstExtentOffset: UInt64
+    private let extentBytes: Int
     private let readyCountMax: Int
     private let state: Mutex<State>
     private let wakeUp: Int32
@@ -46,12 +48,14 @@ package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendab
 
     /// `readyCountMax`: how many prepared slots to keep.
     package init(
-        store: StoreFile, layout: ExtentSlotLayout, readyCountMax: Int, source: consuming Source
+        store: StoreFile, firstExtentOffset: UInt64 = Superblock.firstExtentOffset,
+        extentBytes: Int, readyCountMax: Int, allocator: SlotAllocator
     ) {
         self.store = store
-        self.layout = layout
+        self.firstExtentOffset = firstExtentOffset
+        self.extentBytes = extentBytes
         self.readyCountMax = readyCountMax
-        state = Mutex(State(source: source))
+        state = Mutex(State(allocator: allocator))
         wakeUp = parallax_eventfd_create(1, 0)
         thread = Mutex(nil)
     }
@@ -71,9 +75,7 @@ package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendab
         wake()
         thread.withLock { $0 }?.join()
         let waiting = state.withLock { state in
-            for slot in state.ready {
-                state.source.release(ExtentSlot(index: slot, isWritten: true))
-            }
+            for slot in state.ready { state.allocator.release(slot) }
             state.ready = []
             defer { state.waiting = [] }
             return state.waiting
@@ -84,9 +86,9 @@ package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendab
     /// Calls `reply` exactly once: with a slot, prepared if there is one, or with nil when the
     /// store is full. On the calling thread at once, or later on another thread.
     package func requestSlot(_ reply: @escaping Reply) {
-        let answer: UInt32?? = state.withLock { state in
+        let answer: ExtentSlot?? = state.withLock { state in
             if !state.ready.isEmpty { return .some(state.ready.removeFirst()) }
-            if let slot = state.source.allocate() { return .some(slot.index) }
+            if let slot = state.allocator.allocate() { return .some(slot) }
             guard state.isPreparing && !state.isStopping else { return .some(nil) }
             state.waiting.append(reply)
             return nil
@@ -95,15 +97,15 @@ package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendab
         wake()
     }
 
-    /// Gives a slot back that the log has been through.
-    package func releaseSlot(_ slot: UInt32) {
-        state.withLock { $0.source.release(ExtentSlot(index: slot, isWritten: true)) }
+    /// Gives a slot back that the log no longer needs.
+    package func releaseSlot(_ slot: ExtentSlot) {
+        state.withLock { $0.allocator.release(slot) }
         wake()
     }
 
-    /// Exclusive access to the allocator, for checkpoints and figures.
-    package func withSource<Result>(_ body: (inout Source) -> Result) -> Result {
-        state.withLock { body(&$0.source) }
+    /// Exclusive access to the allocator, for opening and for figures.
+    package func withAllocator<Result>(_ body: (inout SlotAllocator) -> Result) -> Result {
+        state.withLock { body(&$0.allocator) }
     }
 
     /// How many slots are prepared, and why the last one could not be.
@@ -118,12 +120,12 @@ package final class ExtentPreparer<Source: ExtentSlotSource & ~Copyable>: Sendab
 
 // MARK: The thread
 
-extension ExtentPreparer where Source: ~Copyable {
+extension ExtentPreparer {
     private func run() {
         guard let zeroes = try? AlignedMemory(byteCount: 1 << 20) else { return }
         var ignored: UInt64 = 0
         while parallax_eventfd_read(wakeUp, &ignored) == 0, !isStopping {
-            while let slot = takeUnprepared() {
+            while let slot = takeFreeSlot() {
                 do throws(MediumError) {
                     try prepare(slot, zeroes)
                     put(slot)
@@ -137,23 +139,18 @@ extension ExtentPreparer where Source: ~Copyable {
 
     private var isStopping: Bool { state.withLock { $0.isStopping } }
 
-    /// The next slot to work on, while more are wanted. Slots that need no work go to `ready`.
-    private func takeUnprepared() -> UInt32? {
+    /// The next slot to work on, while more are wanted.
+    private func takeFreeSlot() -> ExtentSlot? {
         state.withLock { state in
-            while !state.isStopping, state.ready.count < readyCountMax,
-                let slot = state.source.allocate()
-            {
-                guard slot.isWritten else {
-                    state.isPreparing = true
-                    return slot.index
-                }
-                state.ready.append(slot.index)
-            }
-            return nil
+            guard !state.isStopping, state.ready.count < readyCountMax,
+                let slot = state.allocator.allocate()
+            else { return nil }
+            state.isPreparing = true
+            return slot
         }
     }
 
-    private func put(_ slot: UInt32) {
+    private func put(_ slot: ExtentSlot) {
         let reply: Reply? = state.withLock { state in
             state.isPreparing = false
             state.failure = nil
@@ -165,11 +162,11 @@ extension ExtentPreparer where Source: ~Copyable {
     }
 
     /// Nobody waits for a slot that cannot be had.
-    private func giveBack(_ slot: UInt32, _ failure: MediumError) {
+    private func giveBack(_ slot: ExtentSlot, _ failure: MediumError) {
         let waiting = state.withLock { state in
             state.isPreparing = false
             state.failure = failure
-            state.source.release(ExtentSlot(index: slot, isWritten: false))
+            state.allocator.release(slot)
             defer { state.waiting = [] }
             return state.waiting
         }
@@ -178,20 +175,24 @@ extension ExtentPreparer where Source: ~Copyable {
 
     /// Allocated in one go, so that the file system gives it few, long extents; then zeroes, as
     /// allocation alone leaves blocks that the first write has to convert.
-    private func prepare(_ slot: UInt32, _ zeroes: borrowing AlignedMemory) throws(MediumError) {
-        let start = layout.offset(of: slot)
-        let result = parallax_fallocate(
-            store.fileDescriptor, 0, Int64(start), Int64(layout.slotBytes))
+    private func prepare(
+        _ slot: ExtentSlot, _ zeroes: borrowing AlignedMemory
+    ) throws(MediumError) {
+        let start = firstExtentOffset + UInt64(slot.rawValue) * UInt64(extentBytes)
+        let end = start + UInt64(extentBytes)
+        let fileDescriptor = store.fileDescriptor
+        if parallax_range_is_written(fileDescriptor, start, UInt64(extentBytes)) == 1 { return }
+        let result = parallax_fallocate(fileDescriptor, 0, Int64(start), Int64(extentBytes))
         if result < 0 && result != -EOPNOTSUPP {
             throw MediumError(errno: -result, operation: .write, offset: start)
         }
-        var done = 0
-        while done < layout.slotBytes {
-            if isStopping { throw MediumError(errno: ECANCELED, operation: .write, offset: start) }
-            let count = min(zeroes.bytes.count, layout.slotBytes - done)
+        var offset = start
+        while offset < end {
+            if isStopping { throw MediumError(errno: ECANCELED, operation: .write, offset: offset) }
+            let count = min(zeroes.bytes.count, Int(end - offset))
             let piece = UnsafeRawBufferPointer(rebasing: zeroes.bytes[..<count])
-            try store.write(at: start + UInt64(done), from: piece)
-            done += count
+            try store.write(at: offset, from: piece)
+            offset += UInt64(count)
         }
         try store.sync()
     }
