@@ -66,3 +66,11 @@ extension SimulatedDevice {
         }
     }
 }
+
+extension SimulatedDevice {
+    /// Where the reads and writes in flight of one owner begin.
+    package func inFlightOffsets(owner: Int) -> [UInt64] {
+        inFlight.filter { $0.owner == owner && $0.command.operation != .sync }
+            .map(\.command.offset)
+    }
+}

@@ -44,6 +44,8 @@ package final class SimulatedDevice: StoreMedium {
         package var syncs = 0
         package var errors = 0
         package var lies = 0
+        /// Writes that a failed sync has taken out of reach of later ones.
+        package var dropped = 0
     }
 
     struct VolatileWrite {
@@ -180,7 +182,9 @@ package final class SimulatedDevice: StoreMedium {
         if random.oneIn(faults.syncErrorOneIn) {
             // What the failed sync covered is no longer dirty for the host: no later sync will
             // write it, although reads still return it.
+            let before = unsynced.count
             unsynced.removeAll { $0.sequence <= limit && random.chance(percent: 50) }
+            statistics.dropped += before - unsynced.count
             return -Int(EIO)
         }
         if random.oneIn(faults.lyingSyncOneIn) {

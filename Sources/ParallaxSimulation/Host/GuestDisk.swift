@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+package import ParallaxCore
+
+/// What the simulated administrator knows of one VDI.
+package final class GuestDisk {
+    package let identifier: UInt64
+    package let stream: Int
+    /// More than one while a change is in flight or was cut off by a crash.
+    package var names: Set<String>
+    package var sizes: Set<UInt64>
+    /// The deletion was asked for; the VDI may be there or not.
+    package var isDeletionPending = false
+    package var requestsInFlight = 0
+    package var changesInFlight = 0
+    /// Where this guest likes to write: first sector and length of a hot spot.
+    package var hotSpot: Range<UInt64>
+
+    package init(
+        identifier: UInt64, stream: Int, name: String, sizeBytes: UInt64, hotSpot: Range<UInt64>
+    ) {
+        self.identifier = identifier
+        self.stream = stream
+        names = [name]
+        sizes = [sizeBytes]
+        self.hotSpot = hotSpot
+    }
+
+    /// Sectors that are there whatever becomes of a resize in flight.
+    package var sectorCount: UInt64 { (sizes.min() ?? 0) / UInt64(sectorBytes) }
+}
+
+/// A request that was submitted and not answered.
+package struct RequestInFlight {
+    package enum Expectation {
+        case read(submittedAt: Int, isScribbled: Bool)
+        case mutation(Stamp, isSafe: Bool)
+        case flush(covers: Int)
+        /// The request is wrong; this is the only right answer.
+        case refusal(BlockStatus)
+        case allocation(submittedAt: Int)
+    }
+
+    package var expectation: Expectation
+    package var disk: UInt64
+    package var sectors: Range<UInt64>
+    package var memory: RequestMemory?
+    /// Whether the store was out of space, or a device error happened, since then.
+    package var nilSuppliesBefore: Int
+    package var errorsBefore: Int
+    package var isVerification: Bool
+}
+
+/// One stream: its engine, what the oracle knows, and what the administrator has asked for.
+package final class SimulatedStream {
+    package let index: Int
+    package var engine: (any EngineUnderTest)?
+    package let oracle = StreamOracle()
+    package var requests: [UInt32: RequestInFlight] = [:]
+    package var changes: [UInt64: DiskChange] = [:]
+    /// The number of mutations acknowledged when each change was asked for.
+    package var changeCovers: [UInt64: Int] = [:]
+    /// Creations that a crash has cut off.
+    package var interruptedCreations: [DiskChange] = []
+    package var interruptedDeletions: Set<UInt64> = []
+    /// Extents on their way to the engine: an allocator in another thread takes its time.
+    package var extentsOnTheWay: [UInt32?] = []
+    package var nilSupplies = 0
+    package var lastSupplyWasNil = false
+    /// Errors that the device had reported when the engine was opened.
+    package var errorsAtOpen = 0
+
+    package init(index: Int) { self.index = index }
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// Crashes, and what is found afterwards.
+extension SimulatedHost {
+    /// Stops everything at once. `reopen` must follow.
+    package func crash(_ mode: CrashMode, survival: Survival? = nil) {
+        statistics.crashes += 1
+        device.random = random.fork()
+        trace.note(.crash, mode == .powerLoss ? 1 : 0, "crash: \(mode)")
+        device.crash(mode, survival: survival)
+        if mode == .powerLoss, hasStaleDrops { loseTrust() }
+        if mayBeCorrupt || device.statistics.lies > 0 { loseTrust() }
+        for stream in streams {
+            // The device holds no buffer any more, so engine and memory may go.
+            stream.engine = nil
+            stream.oracle.crash()
+            stream.requests = [:]
+            for ticket in stream.changes.keys.sorted() {
+                guard let change = stream.changes[ticket] else { continue }
+                if case .create = change { stream.interruptedCreations.append(change) }
+            }
+            stream.changes = [:]
+            stream.changeCovers = [:]
+            stream.extentsOnTheWay = []
+            stream.nilSupplies = 0
+            stream.lastSupplyWasNil = false
+        }
+        for disk in disks.values { disk.requestsInFlight = 0 }
+        pendingMode = pendingMode == .powerLoss ? .powerLoss : mode
+    }
+
+    /// From now on, only what was never written is wrong.
+    package func loseTrust() {
+        mayBeCorrupt = true
+        for stream in streams { stream.oracle.hasLostTrust = true }
+    }
+
+    package var hasLostTrust: Bool { streams.contains { $0.oracle.hasLostTrust } }
+
+    /// Opens the store again; `interruptions` times at most the machine stops during recovery,
+    /// and recovery begins anew. Then judges everything that is found. False if the store cannot
+    /// be opened, which is right only where the device lied.
+    package func reopen(interruptions: Int = 0) throws(SimulationFailure) -> Bool {
+        let plannedFaults = device.faults
+        defer { device.faults = plannedFaults }
+        var left = interruptions
+        while true {
+            device.faults = left > 0 ? plannedFaults : .none
+            device.commandsUntilStop = left > 0 ? random.integer(in: 0...60) : nil
+            device.random = random.fork()
+            do throws(StoreFailure) {
+                try open()
+                break
+            } catch {
+                try checkDevice()
+                guard left > 0 else {
+                    if hasLostTrust { return false }
+                    throw SimulationFailure("the store does not open: \(error.message)")
+                }
+                crash(random.chance(percent: 50) ? .powerLoss : .processLoss)
+            }
+            left -= 1
+        }
+        device.commandsUntilStop = nil
+        device.faults = .none
+        try checkDevice()
+        try claimSlots()
+        try checkCatalog()
+        let mode = pendingMode ?? .processLoss
+        pendingMode = nil
+        for stream in streams { try resolve(stream, mode) }
+        if mode == .processLoss {
+            hasStaleDrops = hasStaleDrops || device.statistics.dropped > droppedSeen
+        } else {
+            hasStaleDrops = false
+        }
+        droppedSeen = device.statistics.dropped
+        return true
+    }
+
+    private func open() throws(StoreFailure) {
+        statistics.reopens += 1
+        let engines = try store.open(device)
+        precondition(engines.count == streams.count, "SimulatedHost: an engine for each stream")
+        for (stream, engine) in zip(streams, engines) {
+            stream.engine = engine
+            stream.errorsAtOpen = device.statistics.errors
+        }
+    }
+
+    private func claimSlots() throws(SimulationFailure) {
+        slotOwners = Array(repeating: nil, count: store.slotCount)
+        for stream in streams {
+            for slot in stream.engine?.ownedSlots() ?? [] {
+                guard Int(slot) < slotOwners.count else {
+                    throw SimulationFailure("stream \(stream.index) claims slot \(slot)")
+                }
+                if let owner = slotOwners[Int(slot)] {
+                    throw SimulationFailure(
+                        "slot \(slot) is claimed by streams \(owner) and \(stream.index)")
+                }
+                slotOwners[Int(slot)] = stream.index
+            }
+        }
+        freeSlots = slotOwners.indices.filter { slotOwners[$0] == nil }.map { UInt32($0) }
+    }
+
+    // MARK: Catalog
+
+    private func checkCatalog() throws(SimulationFailure) {
+        for stream in streams {
+            let found = (stream.engine?.disks() ?? []).sorted { $0.identifier < $1.identifier }
+            for summary in found { try checkFound(summary, stream) }
+            let identifiers = Set(found.map(\.identifier))
+            for disk in sortedDisks
+            where disk.stream == stream.index && !identifiers.contains(disk.identifier) {
+                guard disk.isDeletionPending || hasLostTrust else {
+                    throw SimulationFailure(
+                        "VDI \(hex(disk.identifier)) is gone after recovery")
+                }
+                forget(disk.identifier, stream)
+            }
+            stream.interruptedCreations = []
+        }
+    }
+
+    private func checkFound(
+        _ summary: DiskSummary, _ stream: SimulatedStream
+    ) throws(SimulationFailure) {
+        let identifier = summary.identifier
+        if let disk = disks[identifier] {
+            if summary.isDeleting {
+                guard disk.isDeletionPending || hasLostTrust else {
+                    throw SimulationFailure("VDI \(hex(identifier)) is being deleted by nobody")
+                }
+                return forget(identifier, stream)
+            }
+            let isRight =
+                disk.names.contains(summary.name) && disk.sizes.contains(summary.sizeBytes)
+            guard isRight || hasLostTrust else {
+                throw SimulationFailure(
+                    "VDI \(hex(identifier)) came back as \(summary), not \(disk.names.sorted()) "
+                        + "\(disk.sizes.sorted())")
+            }
+            disk.names = [summary.name]
+            disk.sizes = [summary.sizeBytes]
+            disk.isDeletionPending = false
+            disk.changesInFlight = 0
+            return
+        }
+        if summary.isDeleting || hasLostTrust { return }
+        if deleted.contains(identifier) {
+            throw SimulationFailure("deleted VDI \(hex(identifier)) is back")
+        }
+        let match = stream.interruptedCreations.firstIndex {
+            guard case .create(let name, let size, _) = $0 else { return false }
+            return name == summary.name && size == summary.sizeBytes
+        }
+        guard let match else { throw SimulationFailure("unknown VDI after recovery: \(summary)") }
+        stream.interruptedCreations.remove(at: match)
+        addDisk(identifier, stream, name: summary.name, sizeBytes: summary.sizeBytes)
+    }
+
+    // MARK: Content
+
+    /// Reads every block that was ever written, and asks the oracle.
+    private func resolve(
+        _ stream: SimulatedStream, _ mode: CrashMode
+    ) throws(SimulationFailure) {
+        var observations: [Observation] = []
+        for disk in sortedDisks where disk.stream == stream.index {
+            observations += try observe(disk, stream)
+        }
+        statistics.verifiedBlocks += observations.count
+        if let fault = stream.oracle.resolve(observations, after: mode) {
+            throw SimulationFailure("stream \(stream.index): \(fault)")
+        }
+    }
+
+    private func observe(
+        _ disk: GuestDisk, _ stream: SimulatedStream
+    ) throws(SimulationFailure) -> [Observation] {
+        let tracked = stream.oracle.disks[disk.identifier]?.trackedBlocks ?? []
+        var runs: [Range<UInt64>] = []
+        for block in tracked {
+            if let last = runs.last, last.upperBound == block, last.count < 64 {
+                runs[runs.count - 1] = last.lowerBound..<(block + 1)
+            } else {
+                runs.append(block..<(block + 1))
+            }
+        }
+        var observations: [Observation] = []
+        var failed: [Range<UInt64>] = []
+        for (run, values) in try observe(runs, disk, stream) {
+            if let values { observations += values } else { failed.append(run) }
+        }
+        let singles = failed.flatMap { run in run.map { $0..<($0 + 1) } }
+        for (run, values) in try observe(singles, disk, stream) {
+            if let values {
+                observations += values
+                continue
+            }
+            guard mayBeCorrupt else {
+                throw SimulationFailure(
+                    "block \(run.lowerBound) of VDI \(hex(disk.identifier)) cannot be read")
+            }
+            observations.append(
+                Observation(vdi: disk.identifier, block: run.lowerBound, value: nil))
+        }
+        return observations.sorted { $0.block < $1.block }
+    }
+
+    /// Nil for a run that was not answered `ok`.
+    private func observe(
+        _ runs: [Range<UInt64>], _ disk: GuestDisk, _ stream: SimulatedStream
+    ) throws(SimulationFailure) -> [(Range<UInt64>, [Observation]?)] {
+        var results: [(Range<UInt64>, [Observation]?)] = []
+        let size = UInt64(sectorsPerBlock)
+        for run in runs {
+            var wish = Wish(.read, (run.lowerBound * size)..<(run.upperBound * size))
+            wish.layout = .whole
+            guard try submit(wish, to: disk, isVerification: true) else {
+                throw SimulationFailure("the engine takes no request after recovery")
+            }
+            let tag = nextTag - 1
+            guard let memory = stream.requests[tag]?.memory else { continue }
+            let status = try waitForReply(to: tag, on: stream)
+            var values: [Observation]?
+            if status == .ok { values = try decode(memory, run, disk, stream) }
+            trace.note(.observation, run.lowerBound, UInt64(status.rawValue), "observed \(run)")
+            results.append((run, values))
+        }
+        return results
+    }
+
+    private func decode(
+        _ memory: RequestMemory, _ run: Range<UInt64>, _ disk: GuestDisk,
+        _ stream: SimulatedStream
+    ) throws(SimulationFailure) -> [Observation] {
+        var observations: [Observation] = []
+        for (index, block) in run.enumerated() {
+            var value = BlockValue(repeating: 0)
+            for place in 0..<sectorsPerBlock {
+                let sector = block * UInt64(sectorsPerBlock) + UInt64(place)
+                let bytes = UnsafeRawBufferPointer(
+                    start: memory.segments[0].base + index * blockBytes + place * sectorBytes,
+                    count: sectorBytes)
+                guard
+                    let stamp = stream.oracle.decode(bytes, vdi: disk.identifier, sector: sector)
+                else {
+                    throw SimulationFailure(
+                        "after recovery sector \(sector) of VDI \(hex(disk.identifier)) holds "
+                            + "bytes that nobody wrote")
+                }
+                value[place] = stamp
+            }
+            observations.append(Observation(vdi: disk.identifier, block: block, value: value))
+        }
+        return observations
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// One write, discard or write-zeroes that a simulated guest asked for, and what became of it.
+package struct Mutation {
+    package enum State {
+        case inFlight
+        case acknowledged
+        /// Answered with an error: it may have been executed, block by block, or not.
+        case failed
+        /// Not answered before a crash: as for `failed`.
+        case interrupted
+    }
+
+    package var stamp: Stamp
+    package var vdi: UInt64
+    package var sectors: Range<UInt64>
+    /// The sectors read as zeros afterwards.
+    package var isZeroing: Bool
+    /// The guest changed its buffer under way: any mixture of two contents is right, for good.
+    package var isScribbled = false
+    package var state = State.inFlight
+    /// Model time; each submission and each answer has its own.
+    package var submittedAt: Int
+    package var answeredAt = Int.max
+    /// Position in the stream's order of acknowledgements.
+    package var sequence = Int.max
+    /// Its answer does not tell its place in the log: it may be spread over several chunks, or it
+    /// is answered only after a sync. So it may survive, or a part of it, although something
+    /// acknowledged before it does not.
+    package var isLoose: Bool
+
+    /// What a sector holds once this mutation is the last that touched it.
+    package var value: Stamp { isZeroing ? 0 : stamp }
+
+    package var blocks: Range<UInt64> {
+        let size = UInt64(sectorsPerBlock)
+        return (sectors.lowerBound / size)..<((sectors.upperBound + size - 1) / size)
+    }
+
+    /// One bit for each sector of `block` that the mutation covers.
+    package func mask(in block: UInt64) -> SectorMask {
+        let size = UInt64(sectorsPerBlock)
+        let start = max(sectors.lowerBound, block * size)
+        let end = min(sectors.upperBound, (block + 1) * size)
+        guard start < end else { return 0 }
+        let width = end - start
+        return SectorMask(truncatingIfNeeded: ((UInt64(1) << width) - 1) << (start - block * size))
+    }
+
+    /// Whether the log must have it in front of `other`, where both are there. Requests that were
+    /// in flight together may come in any order, and the order of their answers need not tell
+    /// unless each is a single block without a sync.
+    package func isBefore(_ other: Mutation) -> Bool {
+        if answeredAt < other.submittedAt { return true }
+        return !isLoose && !other.isLoose && sequence < other.sequence
+    }
+
+    package func covers(_ sector: UInt64) -> Bool { sectors.contains(sector) }
+}
+
+/// One bit for each sector of a block.
+package typealias SectorMask = UInt8
+
+/// The stamps of the eight sectors of a block.
+package typealias BlockValue = SIMD8<UInt32>
+
+extension BlockValue {
+    package mutating func assign(_ value: Stamp, mask: SectorMask) {
+        for sector in 0..<sectorsPerBlock where mask & (1 << sector) != 0 {
+            self[sector] = value
+        }
+    }
+
+    /// The sectors in which the two differ.
+    package func difference(from other: BlockValue) -> SectorMask {
+        var mask: SectorMask = 0
+        for sector in 0..<sectorsPerBlock where self[sector] != other[sector] {
+            mask |= 1 << sector
+        }
+        return mask
+    }
+}

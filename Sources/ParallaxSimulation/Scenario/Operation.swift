@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// One thing that happens in a scenario. All that it draws comes from its own seed, so that
+/// leaving out other operations changes it as little as possible.
+package struct Operation {
+    package enum Kind: String, CaseIterable {
+        case burst, run, drain, verify, scribble, refused, create, resize, rename, delete
+        case checkpoint, clockJump, crashProcess, crashPower, restart
+    }
+
+    package var kind: Kind
+    package var seed: UInt64
+
+    package init(kind: Kind, seed: UInt64) {
+        self.kind = kind
+        self.seed = seed
+    }
+
+    static func random(_ weights: Profile.Weights, _ random: inout SeededRandom) -> Operation {
+        let table = [
+            weights.burst, weights.run, weights.drain, weights.verify, weights.scribble,
+            weights.refused, weights.create, weights.resize, weights.rename, weights.delete,
+            weights.checkpoint, weights.clockJump, weights.crashProcess, weights.crashPower,
+            weights.restart,
+        ]
+        return Operation(kind: Kind.allCases[random.weightedIndex(table)], seed: random.next())
+    }
+}

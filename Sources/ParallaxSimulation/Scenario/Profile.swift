@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// What kind of world a seed stands for: the store, the device's character, what happens how often.
+package struct Profile {
+    package var shape = StoreShape()
+    package var queueDepth = 32
+    package var faults = FaultPlan.none
+    package var diskCount = 2
+    package var diskBytes: [UInt64] = [4 << 20]
+    package var rotOneIn = 0
+    package var weights = Weights()
+
+    /// How often each kind of operation is drawn.
+    package struct Weights {
+        package var burst = 60
+        package var run = 40
+        package var drain = 6
+        package var verify = 1
+        package var scribble = 3
+        package var refused = 2
+        package var create = 2
+        package var resize = 1
+        package var rename = 1
+        package var delete = 1
+        package var checkpoint = 2
+        package var clockJump = 2
+        package var crashProcess = 2
+        package var crashPower = 3
+        package var restart = 1
+    }
+
+    /// The kinds of world, and what each is to find.
+    package enum Character: String, CaseIterable {
+        /// Crashes only, on an honest device: everything must be exact.
+        case plain
+        /// One VDI after another is filled and deleted in a store with few extents.
+        case cramped
+        /// Several streams share the slots.
+        case manyStreams
+        /// Huge, sparsely used VDIs with more nodes than the cache has.
+        case deepTrees
+        /// Now and then a command fails.
+        case failing
+        /// Sectors decay.
+        case rotting
+        /// The device reports success for what it has not done.
+        case lying
+    }
+
+    package let character: Character
+
+    package init(random: inout SeededRandom) {
+        let characters = Character.allCases
+        character = characters[random.weightedIndex([30, 20, 12, 14, 12, 7, 5])]
+        shape.extentBytes = 1 << 20
+        shape.storeBytes = UInt64(random.integer(in: 24...96)) << 20
+        shape.streamCount = random.chance(percent: 20) ? 2 : 1
+        shape.nodeCacheBytes = random.integer(in: 64...128) * blockBytes
+        shape.checkpointLogBytes = random.integer(in: 1...12) << 20
+        shape.maxChunksInFlight = random.integer(in: 1...6)
+        shape.checkpointIntervalNanoseconds =
+            random.chance(percent: 50) ? 30_000_000_000 : 50_000_000
+        queueDepth = [1, 2, 8, 32, 128][random.index(below: 5)]
+        diskCount = random.integer(in: 1...4)
+        diskBytes = [1 << 20, 2 << 20, 4 << 20, 8 << 20]
+        specialise(&random)
+    }
+
+    private mutating func specialise(_ random: inout SeededRandom) {
+        switch character {
+        case .plain: break
+        case .cramped:
+            shape.storeBytes = UInt64(random.integer(in: 7...16)) << 20
+            shape.streamCount = 1
+            weights.delete = 4
+            weights.create = 5
+        case .manyStreams:
+            shape.streamCount = random.integer(in: 2...4)
+            diskCount = shape.streamCount * 2
+        case .deepTrees:
+            diskBytes = [1 << 30, 1 << 40, 64 << 40]
+            shape.nodeCacheBytes = 64 * blockBytes
+        case .failing:
+            shape.streamCount = 1
+            let kind = random.index(below: 4)
+            if kind == 0 || kind == 3 { faults.readErrorOneIn = random.integer(in: 10...300) }
+            if kind == 1 || kind == 3 { faults.writeErrorOneIn = random.integer(in: 100...600) }
+            if kind == 2 || kind == 3 { faults.syncErrorOneIn = random.integer(in: 10...60) }
+        case .rotting:
+            rotOneIn = random.integer(in: 10...60)
+        case .lying:
+            let kind = random.index(below: 3)
+            if kind == 0 { faults.lostWriteOneIn = random.integer(in: 20...200) }
+            if kind == 1 { faults.misdirectedWriteOneIn = random.integer(in: 50...400) }
+            if kind == 2 { faults.lyingSyncOneIn = random.integer(in: 2...10) }
+        }
+        if random.chance(percent: 30) { faults.slowOneIn = random.integer(in: 4...40) }
+    }
+}

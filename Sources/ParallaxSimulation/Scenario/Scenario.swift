@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// One seed: a world, a list of operations, a verdict.
+///
+/// The same seed gives the same events in the same order (`Result.hash`) on every machine.
+package struct Scenario {
+    package let seed: UInt64
+    package let operationCount: Int
+    /// The operations to carry out, by index; nil for all. Others are left out.
+    package var kept: Set<Int>?
+    package var keepsTrace = false
+    package let profile: Profile
+    private let operations: [Operation]
+    private let makeStore: (StoreShape) -> any StoreUnderTest
+
+    package static let defaultOperationCount = 250
+
+    package struct Result {
+        package var failure: SimulationFailure?
+        /// The index of the operation that failed; `operationCount` for the final checks.
+        package var failedAt: Int?
+        package var hash: UInt64
+        package var trace: [String]
+        package var statistics: SimulatedHost.Statistics
+        package var device: SimulatedDevice.Statistics
+    }
+
+    package init(
+        seed: UInt64, operationCount: Int = Self.defaultOperationCount,
+        store: @escaping (StoreShape) -> any StoreUnderTest
+    ) {
+        self.seed = seed
+        self.operationCount = operationCount
+        makeStore = store
+        var random = SeededRandom(seed: seed)
+        let profile = Profile(random: &random)
+        self.profile = profile
+        operations = (0..<operationCount).map { _ in
+            Operation.random(profile.weights, &random)
+        }
+    }
+
+    package func run() -> Result {
+        let store = makeStore(profile.shape)
+        let device = SimulatedDevice(byteCount: profile.shape.storeBytes, seed: seed)
+        let host = SimulatedHost(
+            store: store, device: device, streamCount: profile.shape.streamCount,
+            queueDepth: profile.queueDepth, random: SeededRandom(seed: seed &+ 1),
+            keepsTrace: keepsTrace)
+        var failure: SimulationFailure?
+        var failedAt: Int?
+        var index = -1
+        do throws(SimulationFailure) {
+            try host.begin(profile)
+            index = 0
+            while index < operations.count {
+                if kept?.contains(index) ?? true {
+                    let goesOn = try host.perform(operations[index], index: index, profile)
+                    if !goesOn { break }
+                }
+                index += 1
+            }
+            if index == operations.count { try host.finish(profile) }
+        } catch {
+            failure = error
+            failedAt = index
+        }
+        return Result(
+            failure: failure, failedAt: failedAt, hash: host.trace.hash, trace: host.trace.lines,
+            statistics: host.statistics, device: device.statistics)
+    }
+}

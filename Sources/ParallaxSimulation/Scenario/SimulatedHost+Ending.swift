@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// What must hold at the end of every scenario, on a device that is healthy again.
+extension SimulatedHost {
+    func finish(_ profile: Profile) throws(SimulationFailure) {
+        trace.note(.operation, .max, "-- the end")
+        device.faults = .none
+        random = SeededRandom(seed: random.next())
+        device.random = random.fork()
+        if streams.contains(where: { $0.engine?.failureMessage != nil }) {
+            crash(.processLoss)
+            guard try reopen() else { return }
+        }
+        try verify()
+        try flushAll()
+        crash(.powerLoss)
+        guard try reopen(), !hasLostTrust else { return }
+        try verify()
+        if !mayBeCorrupt && device.statistics.lies == 0 { try becomeEmpty() }
+    }
+
+    private func flushAll() throws(SimulationFailure) {
+        for disk in sortedDisks where !disk.isDeletionPending {
+            while try !submit(Wish(.flush), to: disk) { try step() }
+        }
+        try drain()
+    }
+
+    /// Space comes back: with all VDIs deleted, nearly all slots are free, and there is room for a
+    /// new VDI.
+    private func becomeEmpty() throws(SimulationFailure) {
+        for disk in sortedDisks { change(.delete(disk.identifier), on: streams[disk.stream]) }
+        try drain()
+        for _ in 0..<4 { try settle() }
+        let expected = store.slotCount - streams.count * Self.slotsKeptByStream
+        guard freeSlots.count >= expected else {
+            throw SimulationFailure(
+                "with all VDIs deleted only \(freeSlots.count) of \(store.slotCount) slots are free"
+            )
+        }
+        for stream in streams {
+            change(
+                .create(name: "last", sizeBytes: 1 << 20, createdAtNanoseconds: now), on: stream)
+            try drain()
+        }
+        for disk in sortedDisks {
+            var wish = Wish(.write, 0..<256)
+            wish.forceUnitAccess = true
+            try submit(wish, to: disk)
+        }
+        try drain()
+        guard streams.allSatisfy({ $0.oracle.sequence == $0.oracle.safeSequence }) else {
+            throw SimulationFailure("an empty store takes no write")
+        }
+        try verify()
+    }
+
+    /// The open extent, those leased ahead of the log, and what the last checkpoint still needs.
+    private static let slotsKeptByStream = 5
+}

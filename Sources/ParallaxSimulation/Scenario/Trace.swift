@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// What happened in a run: always as a hash, so that two runs can be compared; as text on demand.
+package struct Trace {
+    package private(set) var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    package private(set) var lines: [String] = []
+    package let keepsLines: Bool
+
+    package init(keepsLines: Bool) { self.keepsLines = keepsLines }
+
+    package enum Event: UInt64 {
+        case operation = 1
+        case submit
+        case reply
+        case command
+        case completion
+        case change
+        case changeReply
+        case extent
+        case release
+        case crash
+        case observation
+    }
+
+    /// Notes an event. `text` is evaluated only where lines are kept.
+    package mutating func note(
+        _ event: Event, _ first: UInt64, _ text: @autoclosure () -> String
+    ) {
+        note(event, first, 0, 0, text())
+    }
+
+    package mutating func note(
+        _ event: Event, _ first: UInt64, _ second: UInt64, _ text: @autoclosure () -> String
+    ) {
+        note(event, first, second, 0, text())
+    }
+
+    package mutating func note(
+        _ event: Event, _ first: UInt64, _ second: UInt64, _ third: UInt64,
+        _ text: @autoclosure () -> String
+    ) {
+        for value in [event.rawValue, first, second, third] {
+            hash = SeededRandom.mix(hash ^ value) &+ 0x9E37_79B9_7F4A_7C15
+        }
+        if keepsLines { lines.append(text()) }
+    }
+}
+
+/// The engine, or the simulator, did what it must not.
+package struct SimulationFailure: Error, CustomStringConvertible {
+    package var message: String
+
+    package init(_ message: String) { self.message = message }
+
+    package var description: String { message }
+}
