@@ -19,7 +19,7 @@ extension Engine {
         requests[index] = pending
         count(request)
         if request.operation == .flush {
-            requests[index].flushLSN = appliedLSN
+            requests[index].flushLSN = answeredLSN
             enqueueFlush(index)
         } else if request.sectorCount == 0 {
             finishRequest(index)

@@ -2,6 +2,14 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 extension Engine {
+    /// The newest chunk of which anything may have been answered. A chunk is answered piece by
+    /// piece while it is applied, so it counts before `appliedLSN` has reached it.
+    var answeredLSN: LogSequenceNumber {
+        guard !log.inFlight.isEmpty else { return appliedLSN }
+        let oldest = log.chunks[Int(log.inFlight[0])]
+        return oldest.state == .complete ? oldest.lsn : appliedLSN
+    }
+
     /// The request is answered when the log is durable up to its `flushLSN` (E2).
     mutating func enqueueFlush(_ index: Int) {
         if failure != nil {

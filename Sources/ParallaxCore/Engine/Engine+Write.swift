@@ -262,7 +262,7 @@ extension Engine {
         if pending.status == .ok && pending.request.forceUnitAccess
             && pending.request.operation != .read
         {
-            requests[index].flushLSN = appliedLSN
+            requests[index].flushLSN = answeredLSN
             enqueueFlush(index)
         } else {
             reply(index)
