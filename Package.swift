@@ -31,7 +31,6 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-        .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
         .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
@@ -65,8 +64,6 @@ let package = Package(
                 "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl",
                 "CLinux", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
-                .product(name: "FlyingFox", package: "FlyingFox"),
-                .product(name: "FlyingSocks", package: "FlyingFox"),
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ],
             swiftSettings: swift),
@@ -106,6 +103,13 @@ let package = Package(
             dependencies: [
                 "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxCore", "CLinux",
                 "ParallaxSimulation",
+            ],
+            swiftSettings: swift),
+        .testTarget(
+            name: "ParallaxControlTests",
+            dependencies: [
+                "ParallaxControl", "ParallaxBlockd", "parallax-ctl",
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),
         .testTarget(

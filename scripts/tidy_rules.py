@@ -27,7 +27,7 @@ IMPORTS = {
     "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
         "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ArgumentParser",
-        "Logging", "Dispatch", "FlyingFox", "FlyingSocks", "TOMLKit",
+        "Logging", "Dispatch", "TOMLKit",
     },
     "parallax-ctl": KERNEL | FOUNDATION | {"ParallaxControl", "ParallaxIO", "ArgumentParser"},
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.

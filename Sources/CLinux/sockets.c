@@ -57,13 +57,11 @@ int parallax_unix_connect(const char *path, int is_nonblocking) {
     struct sockaddr_un address;
     int result = address_of(path, &address);
     if (result < 0) return result;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | flags_of(is_nonblocking), 0);
     if (fd < 0) return -errno;
     do result = connect(fd, (struct sockaddr *)&address, sizeof address);
     while (result < 0 && errno == EINTR);
-    if (result < 0) return close_with(fd, errno);
-    result = parallax_set_nonblocking(fd, is_nonblocking);
-    return result < 0 ? close_with(fd, -result) : fd;
+    return result < 0 ? close_with(fd, errno) : fd;
 }
 
 int parallax_accept(int listener, int is_nonblocking) {

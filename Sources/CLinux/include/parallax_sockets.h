@@ -17,9 +17,11 @@ static const size_t PARALLAX_FDS_PER_MESSAGE = 32;
 static const size_t PARALLAX_UNIX_PATH_MAX = 107;
 
 int parallax_socket_pair(int fds[2], int is_nonblocking);
-// Bound, mode 0600, listening. -ENAMETOOLONG when the path does not fit. An existing path: -EADDRINUSE.
+// Bound, mode 0600, listening. -ENAMETOOLONG when the path does not fit, -EADDRINUSE when it
+// exists.
 int parallax_unix_listen(const char *path, int backlog, int is_nonblocking);
-// -ECONNREFUSED: the path is a socket that nobody listens on (stale).
+// -ECONNREFUSED: the path is a socket that nobody listens on (stale). -EAGAIN, only when
+// nonblocking: it has a listener whose backlog is full; a blocking connect would wait for it.
 int parallax_unix_connect(const char *path, int is_nonblocking);
 int parallax_accept(int listener, int is_nonblocking);
 int parallax_set_nonblocking(int fd, int is_nonblocking);

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+package import ParallaxControl
+
+/// An attachment as it is remembered: enough to make it again after a restart. It names the VDI
+/// by identifier, so that it follows a rename.
+package struct AttachmentRecord: Codable, Equatable, Sendable {
+    package var identifier: VDIIdentifier
+    package var kind: AttachmentKind
+    /// Nil is the daemon's shared NBD socket, wherever that is at the time.
+    package var socketPath: String?
+    package var isReadOnly: Bool
+
+    package init(
+        identifier: VDIIdentifier, kind: AttachmentKind, socketPath: String?, isReadOnly: Bool
+    ) {
+        self.identifier = identifier
+        self.kind = kind
+        self.socketPath = socketPath
+        self.isReadOnly = isReadOnly
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        let text = try container.decode(String.self, forKey: .identifier)
+        guard let identifier = VDIIdentifier(hexadecimal: text) else {
+            throw ControlError(.invalid, "\(quoted(text)) is no VDI identifier")
+        }
+        self.identifier = identifier
+        kind = try container.decode(AttachmentKind.self, forKey: .kind)
+        socketPath = try container.decodeIfPresent(String.self, forKey: .socketPath)
+        isReadOnly = try container.decode(Bool.self, forKey: .isReadOnly)
+        guard kind == .nbd || socketPath != nil else {
+            throw ControlError(.invalid, "a vhost-user attachment has no socket")
+        }
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(identifier.description, forKey: .identifier)
+        try container.encode(kind, forKey: .kind)
+        try container.encodeIfPresent(socketPath, forKey: .socketPath)
+        try container.encode(isReadOnly, forKey: .isReadOnly)
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case identifier = "vdi"
+        case kind
+        case socketPath = "socket"
+        case isReadOnly = "read_only"
+    }
+}

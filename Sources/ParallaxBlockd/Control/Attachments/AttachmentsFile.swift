@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Glibc
+package import ParallaxControl
+
+/// The attachments of one store, remembered in `STATE_DIR/attachments-<store uuid>.json`.
+///
+/// The file is replaced whole and synced before a change is acknowledged. One that cannot be read
+/// back stops the daemon's start: to go on without it would take every disk away from its guest
+/// without a word.
+package struct AttachmentsFile: Sendable {
+    package let path: String
+    private let storeUUID: String
+
+    package init(stateDirectory: String, storeUUID: String) {
+        path = stateDirectory + "/attachments-\(storeUUID).json"
+        self.storeUUID = storeUUID
+    }
+
+    /// What is remembered; nothing if there is no file yet.
+    package func load() throws(ControlError) -> [AttachmentRecord] {
+        let bytes: [UInt8]
+        do throws(SystemError) {
+            bytes = try SmallFile.read(path, limitBytes: 64 << 20)
+        } catch {
+            if error.number == ENOENT { return [] }
+            throw ControlError(.ioError, "cannot read the attachments file \(path): \(error)")
+        }
+        let contents: Contents
+        do throws(ControlError) {
+            contents = try ControlJSON.decode(Contents.self, from: bytes)
+        } catch {
+            throw damaged(error.message)
+        }
+        guard contents.version == Contents.currentVersion else {
+            throw damaged("it has version \(contents.version)")
+        }
+        guard contents.store == storeUUID else { throw damaged("it belongs to another store") }
+        guard Set(contents.attachments.map(\.identifier)).count == contents.attachments.count
+        else { throw damaged("it names a VDI twice") }
+        return contents.attachments
+    }
+
+    /// Durable when it returns.
+    package func save(_ records: [AttachmentRecord]) throws(ControlError) {
+        let sorted = records.sorted { $0.identifier.rawValue < $1.identifier.rawValue }
+        let contents = Contents(
+            version: Contents.currentVersion, store: storeUUID, attachments: sorted)
+        do throws(SystemError) {
+            try SmallFile.makeDirectories(SmallFile.directory(of: path))
+            try SmallFile.replace(path, with: ControlJSON.encode(contents, pretty: true))
+        } catch {
+            throw ControlError(
+                .ioError,
+                "cannot remember the change in \(path): \(error); nothing was changed")
+        }
+    }
+
+    private func damaged(_ detail: String) -> ControlError {
+        ControlError(
+            .ioError,
+            "the attachments file \(path) cannot be used (\(detail)); repair it, or move it away "
+                + "to start with nothing attached")
+    }
+
+    private struct Contents: Codable {
+        static let currentVersion = 1
+
+        var version: Int
+        var store: String
+        var attachments: [AttachmentRecord]
+    }
+}

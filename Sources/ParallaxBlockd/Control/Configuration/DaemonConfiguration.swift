@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+package import Logging
+package import ParallaxControl
+
+/// Everything the daemon is told at start: flags over configuration file over defaults.
+package struct DaemonConfiguration: Equatable, Sendable {
+    package enum Engine: String, CaseIterable, Sendable {
+        case ioUring = "io_uring"
+        case libaio
+    }
+
+    package var storePath: String
+    package var controlSocketPath: String
+    /// The one socket that NBD exports without a path of their own are served on.
+    package var nbdSocketPath: String
+    package var stateDirectory: String
+    /// Nil: io_uring, and libaio where the kernel forbids it.
+    package var engine: Engine?
+    package var cacheBytes: UInt64
+    package var logLevel: Logger.Level
+
+    package static let defaultFilePath = "/etc/parallax/parallax.toml"
+    package static let defaultStateDirectory = "/var/lib/parallax"
+    package static let defaultCacheBytes: UInt64 = 256 << 20
+    package static let minimumCacheBytes: UInt64 = 4 << 20
+
+    /// Applies `flags` over `file` over the defaults, and checks the result.
+    package init(flags: PartialConfiguration, file: PartialConfiguration) throws(ControlError) {
+        guard let store = flags.store ?? file.store, !store.isEmpty else {
+            throw ControlError(
+                .invalid,
+                "no store given; use --store PATH, or set store in \(Self.defaultFilePath)")
+        }
+        storePath = store
+        controlSocketPath = flags.control ?? file.control ?? ControlClient.defaultSocketPath
+        nbdSocketPath =
+            flags.nbd ?? file.nbd ?? Self.directory(of: controlSocketPath) + "nbd.sock"
+        stateDirectory = flags.stateDirectory ?? file.stateDirectory ?? Self.defaultStateDirectory
+        engine = try Self.parseEngine(flags.engine ?? file.engine)
+        cacheBytes = try Self.parseCacheSize(flags.cacheSize ?? file.cacheSize)
+        logLevel = try Self.parseLogLevel(flags.logLevel ?? file.logLevel)
+        _ = try UnixAddress(path: controlSocketPath)
+        _ = try UnixAddress(path: nbdSocketPath)
+        guard controlSocketPath != nbdSocketPath else {
+            throw ControlError(
+                .invalid, "the control socket and the NBD socket cannot both be \(nbdSocketPath)")
+        }
+    }
+
+    /// Up to and with the last slash; empty for a bare file name.
+    private static func directory(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "" }
+        return String(path[...slash])
+    }
+
+    private static func parseEngine(_ text: String?) throws(ControlError) -> Engine? {
+        guard let text else { return nil }
+        guard let engine = Engine(rawValue: text) else {
+            throw ControlError(
+                .invalid, "\(quoted(text)) is no I/O engine; it must be io_uring or libaio")
+        }
+        return engine
+    }
+
+    private static func parseCacheSize(_ text: String?) throws(ControlError) -> UInt64 {
+        guard let text else { return defaultCacheBytes }
+        let bytes = try ByteSize.parse(text)
+        guard bytes >= minimumCacheBytes else {
+            throw ControlError(
+                .invalid,
+                "a cache of \(quoted(text)) is too small; the smallest is "
+                    + ByteSize.format(minimumCacheBytes))
+        }
+        return bytes
+    }
+
+    private static func parseLogLevel(_ text: String?) throws(ControlError) -> Logger.Level {
+        guard let text else { return .info }
+        guard let level = Logger.Level(rawValue: text) else {
+            let known = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+            throw ControlError(
+                .invalid, "\(quoted(text)) is no log level; it must be one of \(known)")
+        }
+        return level
+    }
+}
+
+/// Settings as one source gives them, not yet checked; nil where it says nothing.
+package struct PartialConfiguration: Equatable, Sendable {
+    package var store: String?
+    package var control: String?
+    package var nbd: String?
+    package var stateDirectory: String?
+    package var engine: String?
+    package var cacheSize: String?
+    package var logLevel: String?
+
+    package init() {}
+}

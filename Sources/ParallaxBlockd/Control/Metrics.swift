@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxControl
+
+/// The daemon's state as Prometheus text (exposition format 0.0.4).
+enum Metrics {
+    static func text(status: DaemonStatus, vdis: [VDIDescription]) -> String {
+        var page = Page()
+        page.gauge(
+            "parallax_build_info", "Always 1; the labels say what runs.",
+            [([("version", status.version), ("engine", status.engine)], 1)])
+        page.gauge(
+            "parallax_ready", "1 when every remembered attachment serves.",
+            [([], status.state == .ready ? 1 : 0)])
+        page.gauge(
+            "parallax_attachments", "Remembered attachments.",
+            [([], UInt64(status.attachmentCount))])
+        page.gauge(
+            "parallax_attachments_missing", "Remembered attachments that do not serve.",
+            [([], UInt64(status.missing.count))])
+        addStore(status.store, to: &page)
+        addVDIs(vdis, to: &page)
+        addShards(status.shards, to: &page)
+        return page.text
+    }
+
+    private static func addStore(_ store: StoreStatus, to page: inout Page) {
+        page.gauge("parallax_store_size_bytes", "Size of the store.", [([], store.sizeBytes)])
+        page.gauge(
+            "parallax_store_used_bytes", "Bytes of extents in use.", [([], store.usedBytes)])
+        page.gauge(
+            "parallax_store_free_bytes", "Bytes of extents that are free.", [([], store.freeBytes)])
+    }
+
+    private static func addVDIs(_ vdis: [VDIDescription], to page: inout Page) {
+        page.gauge(
+            "parallax_vdi_size_bytes", "Size that the guest sees.",
+            vdis.map { ([("vdi", $0.name)], $0.sizeBytes) })
+        page.gauge(
+            "parallax_vdi_allocated_bytes", "What the VDI's blocks take in the store.",
+            vdis.map { ([("vdi", $0.name)], $0.allocatedBytes) })
+        page.gauge(
+            "parallax_vdi_attached", "1 when the VDI is attached and serves.",
+            vdis.map { ([("vdi", $0.name)], $0.attachment?.serving == true ? 1 : 0) })
+    }
+
+    private static func addShards(_ shards: [ShardDescription], to page: inout Page) {
+        for (name, help, value) in shardCounters {
+            page.counter(
+                name, help, shards.map { ([("shard", String($0.index))], $0[keyPath: value]) })
+        }
+        for (name, help, value) in shardGauges {
+            page.gauge(
+                name, help, shards.map { ([("shard", String($0.index))], $0[keyPath: value]) })
+        }
+    }
+
+    private typealias ShardMetric = (
+        name: String, help: String, value: KeyPath<ShardDescription, UInt64>
+    )
+
+    private static var shardCounters: [ShardMetric] {
+        [
+            ("parallax_reads_total", "Read requests.", \.reads),
+            ("parallax_read_bytes_total", "Bytes read by guests.", \.readBytes),
+            ("parallax_writes_total", "Write requests.", \.writes),
+            ("parallax_written_bytes_total", "Bytes written by guests.", \.writtenBytes),
+            ("parallax_flushes_total", "Flush requests.", \.flushes),
+            ("parallax_discards_total", "Discard and write-zeroes requests.", \.discards),
+            ("parallax_device_errors_total", "Store accesses that failed.", \.deviceErrors),
+            (
+                "parallax_checksum_errors_total", "Blocks that failed their checksum.",
+                \.checksumErrors
+            ),
+        ]
+    }
+
+    private static var shardGauges: [ShardMetric] {
+        [
+            ("parallax_log_lsn", "Newest chunk of the log.", \.lsn),
+            ("parallax_checkpoint_lsn", "Newest chunk that a checkpoint covers.", \.checkpointLSN),
+            ("parallax_extents_used", "Extents in use.", \.extentsUsed),
+            ("parallax_extents_free", "Extents that are free.", \.extentsFree),
+            ("parallax_cache_bytes", "Memory that the caches hold.", \.cacheBytes),
+            ("parallax_cache_limit_bytes", "Memory that the caches may hold.", \.cacheLimitBytes),
+        ]
+    }
+
+    /// Builds the text: all samples of a metric together, after its help and type.
+    private struct Page {
+        typealias Sample = (labels: [(String, String)], value: UInt64)
+
+        var text = ""
+
+        mutating func gauge(_ name: String, _ help: String, _ samples: [Sample]) {
+            add("gauge", name, help, samples)
+        }
+
+        mutating func counter(_ name: String, _ help: String, _ samples: [Sample]) {
+            add("counter", name, help, samples)
+        }
+
+        private mutating func add(
+            _ type: String, _ name: String, _ help: String, _ samples: [Sample]
+        ) {
+            text += "# HELP \(name) \(help)\n# TYPE \(name) \(type)\n"
+            for (labels, value) in samples {
+                let list = labels.map { "\($0.0)=\"\(Self.escape($0.1))\"" }.joined(separator: ",")
+                text += list.isEmpty ? "\(name) \(value)\n" : "\(name){\(list)} \(value)\n"
+            }
+        }
+
+        private static func escape(_ value: String) -> String {
+            var result = ""
+            for scalar in value.unicodeScalars {
+                switch scalar {
+                case "\\": result += "\\\\"
+                case "\"": result += "\\\""
+                case "\n": result += "\\n"
+                default: result.unicodeScalars.append(scalar)
+                }
+            }
+            return result
+        }
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+package import Logging
+package import ParallaxControl
+
+/// The daemon's one view of its VDIs and attachments, and the only way to change them.
+///
+/// An actor, never on the data path. Calls into a shard suspend it, so other calls interleave;
+/// what keeps them apart is a lock per VDI name, held from the look-up to the end of the change.
+/// - I1: a name is in `directory` at most once, and every active VDI of every shard is in it.
+/// - I2: an operation that changes a VDI holds the lock of its name; a rename holds both names'.
+/// - I3: `remembered` equals what the attachments file holds.
+/// - I4: a VDI that serves, or is about to, owns its socket's path in `claimedSockets`.
+///
+/// It does no I/O on disks or sockets itself, except for the attachments file.
+package actor ControlPlane {
+    /// A VDI as the directory knows it.
+    struct Entry {
+        var identifier: VDIIdentifier
+        var name: String
+        var shard: Int
+        var sizeBytes: UInt64
+    }
+
+    /// A remembered attachment; `problem` is nil while it serves.
+    struct Attachment {
+        var record: AttachmentRecord
+        var problem: String?
+    }
+
+    enum SocketOwner: Equatable {
+        case daemon(String)
+        case vdi(VDIIdentifier)
+    }
+
+    let runtime: StoreRuntime
+    let nbdSocketPath: String
+    let file: AttachmentsFile
+    let log: Logger
+    let onStateChange: @Sendable (DaemonState, _ summary: String) -> Void
+
+    var state = DaemonState.starting
+    var directory: [String: Entry] = [:]
+    var attachments: [VDIIdentifier: Attachment] = [:]
+    var remembered: [VDIIdentifier: AttachmentRecord] = [:]
+    /// By canonical path.
+    var claimedSockets: [String: SocketOwner]
+    /// VDIs on each shard, those being created included.
+    var population: [Int]
+
+    private var locks: [String: [CheckedContinuation<Void, Never>]] = [:]
+    private var activeChanges = 0
+    private var idleWaiters: [CheckedContinuation<Void, Never>] = []
+
+    /// `onStateChange` is called whenever the state, or the number of attachments that serve, may
+    /// have changed.
+    package init(
+        runtime: StoreRuntime, configuration: DaemonConfiguration, log: Logger,
+        onStateChange: @escaping @Sendable (DaemonState, String) -> Void = { _, _ in }
+    ) {
+        self.runtime = runtime
+        self.log = log
+        self.onStateChange = onStateChange
+        nbdSocketPath = configuration.nbdSocketPath
+        file = AttachmentsFile(
+            stateDirectory: configuration.stateDirectory, storeUUID: runtime.identity.uuid)
+        claimedSockets = [
+            SocketPlace.canonicalPath(configuration.controlSocketPath): .daemon(
+                "the control socket"),
+            SocketPlace.canonicalPath(configuration.nbdSocketPath): .daemon(
+                "the shared NBD socket"),
+        ]
+        population = Array(repeating: 0, count: runtime.shards.count)
+    }
+
+    /// Runs `change` with the locks of `names` held, unless the daemon is stopping.
+    func changing<Result>(
+        _ names: [String], _ change: () async throws -> Result
+    ) async throws(ControlError) -> Result {
+        activeChanges += 1
+        // One order for everybody, so that two renames cannot wait for each other.
+        let ordered = Set(names).sorted()
+        for name in ordered { await lock(name) }
+        defer {
+            for name in ordered { unlock(name) }
+            activeChanges -= 1
+            if activeChanges == 0 { wakeIdleWaiters() }
+        }
+        guard state != .stopping else {
+            throw ControlError(.stopping, "the daemon is stopping; try again when it is back")
+        }
+        do {
+            return try await change()
+        } catch let error as ControlError {
+            throw error
+        } catch {
+            log.error("unexpected error", metadata: ["error": "\(error)"])
+            throw ControlError(.internalError, "the daemon met an unexpected error: \(error)")
+        }
+    }
+
+    private func lock(_ name: String) async {
+        guard locks[name] != nil else {
+            locks[name] = []
+            return
+        }
+        // Whoever unlocks hands the lock over, first come first served.
+        await withCheckedContinuation { locks[name, default: []].append($0) }
+    }
+
+    private func unlock(_ name: String) {
+        guard var waiters = locks[name], !waiters.isEmpty else {
+            locks[name] = nil
+            return
+        }
+        let next = waiters.removeFirst()
+        locks[name] = waiters
+        next.resume()
+    }
+
+    private func wakeIdleWaiters() {
+        for waiter in idleWaiters { waiter.resume() }
+        idleWaiters = []
+    }
+
+    /// Returns when no change is under way; meant for after `state` has become `.stopping`.
+    func waitUntilIdle() async {
+        guard activeChanges > 0 else { return }
+        await withCheckedContinuation { idleWaiters.append($0) }
+    }
+
+    /// The VDI called `name`. Call it with the lock held (I2).
+    func entry(_ name: String) throws(ControlError) -> Entry {
+        guard let entry = directory[name] else {
+            throw ControlError(.notFound, "there is no VDI called \(quoted(name))")
+        }
+        return entry
+    }
+
+    func shard(of entry: Entry) -> any ShardControl { runtime.shards[entry.shard] }
+}

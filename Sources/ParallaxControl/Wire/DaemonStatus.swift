@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// The answer of `GET /v1/status`.
+package struct DaemonStatus: Codable, Sendable {
+    package var version: String
+    package var processIdentifier: Int32
+    package var state: DaemonState
+    package var store: StoreStatus
+    /// The I/O engine in use, such as `io_uring`.
+    package var engine: String
+    package var vdiCount: Int
+    package var attachmentCount: Int
+    /// Remembered attachments that do not serve.
+    package var missing: [MissingAttachment]
+    package var shards: [ShardDescription]
+
+    package init(
+        version: String, processIdentifier: Int32, state: DaemonState, store: StoreStatus,
+        engine: String, vdiCount: Int, attachmentCount: Int, missing: [MissingAttachment],
+        shards: [ShardDescription]
+    ) {
+        self.version = version
+        self.processIdentifier = processIdentifier
+        self.state = state
+        self.store = store
+        self.engine = engine
+        self.vdiCount = vdiCount
+        self.attachmentCount = attachmentCount
+        self.missing = missing
+        self.shards = shards
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case version
+        case processIdentifier = "pid"
+        case state
+        case store
+        case engine
+        case vdiCount = "vdi_count"
+        case attachmentCount = "attachment_count"
+        case missing
+        case shards
+    }
+}
+
+/// How far the daemon is.
+package enum DaemonState: String, Codable, Sendable {
+    /// The store is open, remembered attachments are being restored.
+    case starting
+    /// Every remembered attachment serves.
+    case ready
+    /// Some remembered attachment could not be restored; the others serve.
+    case degraded
+    case stopping
+}
+
+/// The answer of `GET /v1/ready` with status 200.
+package struct ReadyBody: Codable, Sendable {
+    package var state: DaemonState
+
+    package init(state: DaemonState) { self.state = state }
+}
+
+/// The store as a whole. Used and free are whole extents, summed over the shards.
+package struct StoreStatus: Codable, Sendable {
+    package var path: String
+    package var uuid: String
+    package var sizeBytes: UInt64
+    package var usedBytes: UInt64
+    package var freeBytes: UInt64
+    package var extentBytes: UInt64
+    package var extentCount: UInt64
+    package var extentsUsed: UInt64
+    package var extentsFree: UInt64
+
+    package init(
+        path: String, uuid: String, sizeBytes: UInt64, usedBytes: UInt64, freeBytes: UInt64,
+        extentBytes: UInt64, extentCount: UInt64, extentsUsed: UInt64, extentsFree: UInt64
+    ) {
+        self.path = path
+        self.uuid = uuid
+        self.sizeBytes = sizeBytes
+        self.usedBytes = usedBytes
+        self.freeBytes = freeBytes
+        self.extentBytes = extentBytes
+        self.extentCount = extentCount
+        self.extentsUsed = extentsUsed
+        self.extentsFree = extentsFree
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case path
+        case uuid
+        case sizeBytes = "size_bytes"
+        case usedBytes = "used_bytes"
+        case freeBytes = "free_bytes"
+        case extentBytes = "extent_bytes"
+        case extentCount = "extent_count"
+        case extentsUsed = "extents_used"
+        case extentsFree = "extents_free"
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ArgumentParser
+import ParallaxControl
+
+struct AttachCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "attach",
+        abstract: "Serve a VDI to a guest or a client, also after the daemon restarts.",
+        usage: """
+            parallax-ctl attach <vdi> --vhost-user <socket> [--read-only] [--json]
+            parallax-ctl attach <vdi> --nbd [<socket>] [--read-only] [--json]
+            """,
+        discussion: "Prints where the disk is: the vhost-user socket, or the NBD URI.")
+
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var output: OutputOptions
+
+    @Argument(help: "The VDI.")
+    var vdi: String
+
+    @Option(help: ArgumentHelp("Serve vhost-user-blk on this socket.", valueName: "socket"))
+    var vhostUser: String?
+
+    @Flag(help: "Serve NBD, on this socket or on the daemon's shared NBD socket.")
+    var nbd = false
+
+    @Argument(help: ArgumentHelp("The socket for --nbd.", valueName: "socket"))
+    var nbdSocket: String?
+
+    @Flag(help: "Refuse writes.")
+    var readOnly = false
+
+    func validate() throws {
+        guard nbd != (vhostUser != nil) else {
+            throw ValidationError("attach needs one of --vhost-user SOCKET and --nbd [SOCKET]")
+        }
+        guard nbd || nbdSocket == nil else {
+            throw ValidationError("\(quoted(nbdSocket ?? "")) is one argument too many")
+        }
+        try Usage.check { () throws(ControlError) in
+            try VDIName.validate(vdi)
+            guard let socket = vhostUser ?? nbdSocket else { return }
+            _ = try UnixAddress(path: Environment.absolutePath(socket))
+        }
+    }
+
+    func run() throws {
+        let socket = try (vhostUser ?? nbdSocket).map(Environment.absolutePath)
+        let request = AttachRequest(
+            kind: nbd ? .nbd : .vhostUser, socket: socket, readOnly: readOnly ? true : nil)
+        let attachment = try connection.client().attach(vdi, request)
+        output.print(attachment) { attachment.location }
+    }
+}
+
+struct DetachCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "detach", abstract: "Stop serving a VDI, and forget where it was attached.")
+
+    @OptionGroup var connection: ConnectionOptions
+
+    @Argument(help: "The VDI.")
+    var vdi: String
+
+    func validate() throws {
+        try Usage.check { () throws(ControlError) in try VDIName.validate(vdi) }
+    }
+
+    func run() throws { try connection.client().detach(vdi) }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxControl
+
+/// How the answers of the daemon look to people.
+enum Descriptions {
+    static func list(_ vdis: [VDIDescription]) -> String {
+        var table = Table(header: ["NAME", "SIZE", "USED", "ATTACHED"], rightAligned: [1, 2])
+        for vdi in vdis {
+            table.add([
+                vdi.name, ByteSize.format(vdi.sizeBytes), ByteSize.format(vdi.allocatedBytes),
+                attachment(vdi.attachment),
+            ])
+        }
+        return table.text
+    }
+
+    static func details(_ vdi: VDIDescription) -> String {
+        var table = Table(header: [])
+        table.add(["name", vdi.name])
+        table.add(["id", vdi.identifier])
+        table.add(["size", ByteSize.formatExact(vdi.sizeBytes)])
+        table.add(["used", ByteSize.formatExact(vdi.allocatedBytes)])
+        table.add(["created", vdi.createdAt])
+        table.add(["shard", String(vdi.shard)])
+        table.add(["attached", attachment(vdi.attachment)])
+        if let problem = vdi.attachment?.problem { table.add(["problem", problem]) }
+        return table.text
+    }
+
+    private static func attachment(_ attachment: AttachmentDescription?) -> String {
+        guard let attachment else { return "-" }
+        var text =
+            attachment.kind == .nbd ? attachment.location : "vhost-user \(attachment.location)"
+        if attachment.readOnly { text += " (read-only)" }
+        if !attachment.serving { text += " (not serving)" }
+        return text
+    }
+
+    static func status(_ status: DaemonStatus) -> String {
+        let store = status.store
+        var table = Table(header: [])
+        table.add(["store", store.path])
+        table.add(["uuid", store.uuid])
+        table.add(["state", status.state.rawValue])
+        table.add(["size", ByteSize.formatExact(store.sizeBytes)])
+        table.add(["used", ByteSize.formatExact(store.usedBytes)])
+        table.add(["free", ByteSize.formatExact(store.freeBytes)])
+        table.add([
+            "extents",
+            "\(store.extentCount) of \(ByteSize.format(store.extentBytes)), "
+                + "\(store.extentsUsed) used, \(store.extentsFree) free",
+        ])
+        table.add(["engine", status.engine])
+        table.add(["vdis", "\(status.vdiCount), \(status.attachmentCount) attached"])
+        table.add(["daemon", "\(status.version), pid \(status.processIdentifier)"])
+        return table.text + "\n" + shards(status.shards) + missing(status.missing)
+    }
+
+    private static func shards(_ shards: [ShardDescription]) -> String {
+        let header = [
+            "SHARD", "VDIS", "LSN", "CHECKPOINT", "READS", "WRITES", "FLUSHES", "CACHE", "ERRORS",
+        ]
+        var table = Table(header: header, rightAligned: Set(0..<header.count))
+        for shard in shards {
+            table.add([
+                String(shard.index), String(shard.vdiCount), String(shard.lsn),
+                String(shard.checkpointLSN), String(shard.reads), String(shard.writes),
+                String(shard.flushes), ByteSize.format(shard.cacheBytes),
+                String(shard.deviceErrors + shard.checksumErrors),
+            ])
+        }
+        return table.text
+    }
+
+    private static func missing(_ missing: [MissingAttachment]) -> String {
+        missing.map { "not serving: \($0.vdi) at \($0.socket): \($0.reason)\n" }.joined()
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Glibc
+import ParallaxControl
+
+/// Standard output. A reader that went away (`| head`) ends the program by SIGPIPE, as usual.
+enum Terminal {
+    static func write(_ text: String) {
+        var bytes = Array(text.utf8)[...]
+        while !bytes.isEmpty {
+            let count = bytes.withUnsafeBytes {
+                Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count)
+            }
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else {
+                writeStandardError("parallax-ctl: cannot write the output: \(errnoText(errno))")
+                exit(1)
+            }
+            bytes = bytes.dropFirst(count)
+        }
+    }
+}
+
+/// The process's environment and place.
+enum Environment {
+    /// Nil also when the variable is empty.
+    static func value(_ name: String) -> String? {
+        guard let text = getenv(name), text.pointee != 0 else { return nil }
+        return String(cString: text)
+    }
+
+    /// The daemon has a working directory of its own, so paths are sent absolute.
+    static func absolutePath(_ path: String) throws(ControlError) -> String {
+        guard !path.isEmpty, !path.hasPrefix("/") else { return path }
+        guard let directory = getcwd(nil, 0) else {
+            throw ControlError(.invalid, "cannot tell the current directory: \(errnoText(errno))")
+        }
+        defer { free(directory) }
+        let prefix = String(cString: directory)
+        return prefix == "/" ? "/\(path)" : "\(prefix)/\(path)"
+    }
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Glibc
+import ParallaxBlockd
+import ParallaxControl
+import Testing
+
+@Suite struct VDITests {
+    @Test("a VDI is made, shown, resized, renamed and deleted")
+    func life() async throws {
+        let daemon = try await TestDaemon()
+        let client = daemon.client
+        let made = try await client.create(name: "disk", sizeBytes: 1 << 30)
+        #expect(made.identifier == "0000000000000001")
+        #expect(made.createdAt == "2023-11-14T22:13:20Z")
+        #expect(made.attachment == nil)
+        #expect(
+            try await client.change("disk", ChangeVDIRequest(sizeBytes: 2 << 30)).sizeBytes == 2
+                << 30)
+        #expect(try await client.change("disk", ChangeVDIRequest(name: "new é")).name == "new é")
+        #expect(try await client.vdi("new é").identifier == made.identifier)
+        #expect(await failure { _ = try await client.vdi("disk") }?.kind == .notFound)
+        try await client.delete("new é")
+        #expect(try await client.vdis().isEmpty)
+        #expect(await failure { try await client.delete("new é") }?.kind == .notFound)
+        await daemon.stop()
+    }
+
+    @Test("new VDIs go to the shard with the fewest, and a failed create does not count")
+    func placement() async throws {
+        let daemon = try await TestDaemon()
+        await daemon.shards[0].failNext("create", with: ControlError(.noSpace, "full"))
+        #expect(
+            await failure { _ = try await daemon.client.create(name: "x", sizeBytes: 1 << 20) }?
+                .kind == .noSpace)
+        for number in 0..<6 {
+            _ = try await daemon.client.create(name: "\(number)", sizeBytes: 1 << 20)
+        }
+        #expect(try await daemon.client.status().shards.map(\.vdiCount) == [3, 3])
+        for name in ["0", "2", "4"] { try await daemon.client.delete(name) }
+        #expect(try await daemon.client.create(name: "next", sizeBytes: 1 << 20).shard == 0)
+        await daemon.stop()
+    }
+
+    @Test("names and sizes are checked by the daemon too, and a taken name is refused")
+    func badInput() async throws {
+        let daemon = try await TestDaemon()
+        let client = daemon.client
+        for name in ["", "a@b", "a/b", "a\u{7}", String(repeating: "x", count: 101)] {
+            let error = await failure {
+                _ = try await client.create(name: name, sizeBytes: 1 << 20)
+            }
+            #expect(error?.kind == .invalid)
+        }
+        for size: UInt64 in [0, 1 << 19, (64 << 40) + 4096, (1 << 20) + 1] {
+            #expect(
+                await failure { _ = try await client.create(name: "x", sizeBytes: size) }?.kind
+                    == .invalid)
+        }
+        _ = try await client.create(name: "é", sizeBytes: 1 << 20)
+        // The same name to the eye, spelt with a combining accent.
+        for name in ["é", "e\u{301}"] {
+            let error = await failure {
+                _ = try await client.create(name: name, sizeBytes: 1 << 20)
+            }
+            #expect(error?.kind == .nameTaken)
+        }
+        _ = try await client.create(name: "b", sizeBytes: 1 << 20)
+        let error = await failure { _ = try await client.change("b", ChangeVDIRequest(name: "é")) }
+        #expect(error?.kind == .nameTaken)
+        _ = try await client.change("b", ChangeVDIRequest(name: "b"))
+        await daemon.stop()
+    }
+
+    @Test("a VDI shrinks only when that is asked for and it is detached")
+    func shrink() async throws {
+        let daemon = try await TestDaemon()
+        let client = daemon.client
+        _ = try await client.create(name: "d", sizeBytes: 1 << 30)
+        let smaller = ChangeVDIRequest(sizeBytes: 1 << 29)
+        #expect(
+            await failure { _ = try await client.change("d", smaller) }?.message.contains(
+                "--shrink") == true)
+        let consented = ChangeVDIRequest(sizeBytes: 1 << 29, shrink: true)
+        _ = try await client.attach("d", AttachRequest(kind: .nbd))
+        #expect(await failure { _ = try await client.change("d", consented) }?.kind == .attached)
+        _ = try await client.change("d", ChangeVDIRequest(sizeBytes: 1 << 31))
+        try await client.detach("d")
+        #expect(try await client.change("d", consented).sizeBytes == 1 << 29)
+        await daemon.stop()
+    }
+
+    @Test("VDIs that are being freed are not listed and their names are free")
+    func deleting() async throws {
+        let shard = FakeShard(index: 0)
+        await shard.add(
+            VDIState(
+                identifier: VDIIdentifier(rawValue: 9), name: "gone", sizeBytes: 1 << 20,
+                createdAtSeconds: 0, allocatedBytes: 5, phase: .deleting))
+        let daemon = try await TestDaemon(shards: [shard])
+        #expect(try await daemon.client.vdis().isEmpty)
+        _ = try await daemon.client.create(name: "gone", sizeBytes: 1 << 20)
+        await daemon.stop()
+    }
+
+    @Test("two VDIs of one name, from a damaged store, can both be reached")
+    func duplicateNames() async throws {
+        let shards = [FakeShard(index: 0), FakeShard(index: 1)]
+        for shard in shards { _ = try await shard.create(name: "twin", sizeBytes: 1 << 20) }
+        let daemon = try await TestDaemon(shards: shards)
+        let names = try await daemon.client.vdis().map(\.name)
+        #expect(Set(names).count == 2)
+        for name in names { try await daemon.client.delete(name) }
+        await daemon.stop()
+    }
+}
+
+@Suite struct AttachmentTests {
+    @Test("attach says where the disk is, and detach forgets it")
+    func attachAndDetach() async throws {
+        let daemon = try await TestDaemon()
+        let client = daemon.client
+        _ = try await client.create(name: "a b", sizeBytes: 1 << 20)
+        let socket = daemon.directory.file("v.sock")
+        let vhost = try await client.attach("a b", AttachRequest(kind: .vhostUser, socket: socket))
+        #expect(vhost.location == socket)
+        #expect(try await client.vdi("a b").attachment == vhost)
+        #expect(await daemon.served() == [socket])
+        try await client.detach("a b")
+        #expect(await failure { try await client.detach("a b") }?.kind == .notAttached)
+        let nbd = try await client.attach("a b", AttachRequest(kind: .nbd, readOnly: true))
+        let shared = daemon.configuration.nbdSocketPath
+        #expect(nbd.location == "nbd+unix:///a%20b?socket=\(shared)")
+        #expect(nbd.readOnly)
+        #expect(await daemon.served() == ["shared"])
+        await daemon.stop()
+    }
+
+    @Test("each reason not to attach has its own sentence")
+    func refusals() async throws {
+        let daemon = try await TestDaemon()
+        let (client, directory) = (daemon.client, daemon.directory)
+        for name in ["a", "b"] { _ = try await client.create(name: name, sizeBytes: 1 << 20) }
+        func attempt(
+            _ vdi: String, _ socket: String?, _ kind: AttachmentKind = .vhostUser
+        ) async -> String {
+            await failure {
+                _ = try await client.attach(vdi, AttachRequest(kind: kind, socket: socket))
+            }?
+            .message ?? "no error"
+        }
+        let socket = directory.file("a.sock")
+        _ = try await client.attach("a", AttachRequest(kind: .vhostUser, socket: socket))
+        try directory.write("", to: "file")
+        let other = try ListeningSocket(path: directory.file("other"), purpose: "x")
+        #expect(await attempt("nope", socket).contains("no VDI called"))
+        #expect(await attempt("a", directory.file("c")).contains("already attached (at \(socket))"))
+        #expect(await attempt("b", socket).contains("in use by VDI \"a\""))
+        #expect(await attempt("b", directory.file("./a.sock")).contains("in use by VDI \"a\""))
+        #expect(
+            await attempt("b", directory.file("control.sock")).contains(
+                "in use by the control socket"))
+        #expect(await attempt("b", directory.file("nbd.sock"), .nbd).contains("shared NBD socket"))
+        #expect(await attempt("b", directory.file("other")).contains("another process listens"))
+        #expect(await attempt("b", directory.file("file")).contains("not a socket"))
+        #expect(await attempt("b", directory.file("no/s")).contains("no directory"))
+        #expect(await attempt("b", "relative.sock").contains("absolute"))
+        #expect(await attempt("b", nil).contains("needs the path"))
+        #expect(await attempt("b", "/" + String(repeating: "x", count: 107)).contains("108 bytes"))
+        #expect(try await client.vdi("b").attachment == nil)
+        _ = consume other
+        await daemon.stop()
+    }
+
+    @Test("an attached VDI cannot be deleted, and a rename is followed")
+    func attachedVDI() async throws {
+        let daemon = try await TestDaemon()
+        let client = daemon.client
+        _ = try await client.create(name: "a", sizeBytes: 1 << 20)
+        _ = try await client.attach("a", AttachRequest(kind: .nbd))
+        #expect(await failure { try await client.delete("a") }?.kind == .attached)
+        let renamed = try await client.change("a", ChangeVDIRequest(name: "b"))
+        #expect(renamed.attachment?.location.hasPrefix("nbd+unix:///b?") == true)
+        let second = try await daemon.restarted()
+        #expect(try await second.client.vdi("b").attachment?.serving == true)
+        await second.stop()
+    }
+
+    @Test("attachments come back after a restart and until then the daemon is not ready")
+    func restore() async throws {
+        let first = try await TestDaemon()
+        for name in ["a", "b"] { _ = try await first.client.create(name: name, sizeBytes: 1 << 20) }
+        let socket = first.directory.file("a.sock")
+        _ = try await first.client.attach(
+            "a", AttachRequest(kind: .vhostUser, socket: socket, readOnly: true))
+        _ = try await first.client.attach("b", AttachRequest(kind: .nbd))
+        try await first.client.ready()
+        let second = try await first.restarted(restores: false)
+        #expect(await failure { try await second.client.ready() }?.kind == .notReady)
+        #expect(try await second.client.status().missing.map(\.vdi) == ["a", "b"])
+        await second.plane.restoreAttachments()
+        try await second.client.ready()
+        #expect(await second.served() == [socket, "shared"])
+        #expect(try await second.client.vdi("a").attachment?.readOnly == true)
+        await second.stop()
+    }
+
+    @Test("an attachment that cannot be restored is reported, the others serve, and it is retried")
+    func partialRestore() async throws {
+        let first = try await TestDaemon()
+        for name in ["a", "b"] { _ = try await first.client.create(name: name, sizeBytes: 1 << 20) }
+        let place = first.directory.file("guests")
+        #expect(mkdir(place, 0o700) == 0)
+        _ = try await first.client.attach(
+            "a", AttachRequest(kind: .vhostUser, socket: place + "/a.sock"))
+        _ = try await first.client.attach("b", AttachRequest(kind: .nbd))
+        #expect(rmdir(place) == 0)
+        let second = try await first.restarted()
+        let status = try await second.client.status()
+        #expect(status.state == .degraded)
+        #expect(status.missing.map(\.vdi) == ["a"])
+        #expect(status.missing.first?.reason.contains("no directory") == true)
+        #expect(try await second.client.vdi("a").attachment?.serving == false)
+        #expect(await second.served() == ["shared"])
+        #expect(await failure { try await second.client.delete("a") }?.kind == .attached)
+        #expect(mkdir(place, 0o700) == 0)
+        await second.plane.restoreAttachments()
+        try await second.client.ready()
+        await second.stop()
+    }
+
+    @Test("an attachment that does not serve can be replaced or detached")
+    func replaceMissing() async throws {
+        let first = try await TestDaemon()
+        for name in ["a", "b"] {
+            _ = try await first.client.create(name: name, sizeBytes: 1 << 20)
+            _ = try await first.client.attach(name, AttachRequest(kind: .nbd))
+        }
+        for shard in first.shards {
+            await shard.failNext("attach", with: ControlError(.ioError, "broken"))
+        }
+        let second = try await first.restarted()
+        #expect(try await second.client.status().missing.count == 2)
+        _ = try await second.client.attach("a", AttachRequest(kind: .nbd))
+        try await second.client.detach("b")
+        try await second.client.ready()
+        #expect(await second.served() == ["shared"])
+        await second.stop()
+    }
+
+    @Test("an attachment of a VDI that is no more does not keep the daemon from being ready")
+    func unknownVDI() async throws {
+        let first = try await TestDaemon()
+        _ = try await first.client.create(name: "a", sizeBytes: 1 << 20)
+        _ = try await first.client.attach("a", AttachRequest(kind: .nbd))
+        await first.stop()
+        let second = try await TestDaemon(directory: first.directory, shards: [FakeShard(index: 0)])
+        try await second.client.ready()
+        await second.stop()
+    }
+
+    @Test("a shard that refuses changes nothing, and its sentence reaches the user")
+    func shardFailures() async throws {
+        let daemon = try await TestDaemon(shards: [FakeShard(index: 0)])
+        let (client, shard) = (daemon.client, daemon.shards[0])
+        _ = try await client.create(name: "a", sizeBytes: 1 << 20)
+        let broken = ControlError(.ioError, "the device failed")
+        let socket = daemon.directory.file("s")
+        await shard.failNext("attach", with: broken)
+        let request = AttachRequest(kind: .vhostUser, socket: socket)
+        #expect(await failure { _ = try await client.attach("a", request) } == broken)
+        #expect(try await client.vdi("a").attachment == nil)
+        _ = try await client.attach("a", request)
+        await shard.failNext("detach", with: broken)
+        #expect(await failure { try await client.detach("a") } == broken)
+        #expect(try await client.vdi("a").attachment?.serving == true)
+        let restarted = try await daemon.restarted()
+        #expect(await restarted.served() == [socket])
+        await shard.failNext("status", with: broken)
+        #expect(await failure { _ = try await client.status() } == broken)
+        await restarted.stop()
+    }
+
+    @Test("an attachment that cannot be remembered is not made")
+    func saveFails() async throws {
+        let daemon = try await TestDaemon()
+        _ = try await daemon.client.create(name: "a", sizeBytes: 1 << 20)
+        #expect(mkdir(daemon.directory.file("state"), 0o700) == 0)
+        #expect(mkdir(daemon.attachmentsPath + ".new", 0o700) == 0)
+        let error = await failure {
+            _ = try await daemon.client.attach("a", AttachRequest(kind: .nbd))
+        }
+        #expect(error?.kind == .ioError)
+        #expect(await daemon.served().isEmpty)
+        #expect(try await daemon.client.vdi("a").attachment == nil)
+        await daemon.stop()
+    }
+
+    @Test("a damaged attachments file stops the start with its name")
+    func damagedFile() async throws {
+        let first = try await TestDaemon()
+        _ = try await first.client.create(name: "a", sizeBytes: 1 << 20)
+        _ = try await first.client.attach("a", AttachRequest(kind: .nbd))
+        try SmallFile.replace(first.attachmentsPath, with: Array("{".utf8))
+        let error = await failure { _ = try await first.restarted() }
+        #expect(error?.message.contains(first.attachmentsPath) == true)
+    }
+
+    @Test("a daemon that stops refuses changes, shuts its shards down and remembers")
+    func shutDown() async throws {
+        let daemon = try await TestDaemon()
+        _ = try await daemon.client.create(name: "a", sizeBytes: 1 << 20)
+        _ = try await daemon.client.attach("a", AttachRequest(kind: .nbd))
+        await daemon.plane.shutDown()
+        #expect(await failure { try await daemon.client.detach("a") }?.kind == .stopping)
+        #expect(await failure { try await daemon.client.ready() }?.kind == .stopping)
+        for shard in daemon.shards { #expect(await shard.isShutDown) }
+        let next = try await daemon.restarted()
+        #expect(await next.served() == ["shared"])
+        await next.stop()
+    }
+}

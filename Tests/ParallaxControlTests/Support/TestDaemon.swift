@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Logging
+import ParallaxBlockd
+import ParallaxControl
+
+/// The control plane behind its real HTTP server on a real socket, over fake shards.
+struct TestDaemon {
+    let directory: TemporaryDirectory
+    let configuration: DaemonConfiguration
+    let shards: [FakeShard]
+    let plane: ControlPlane
+    let client: AsyncClient
+    private let server: HTTPServer
+
+    static let uuid = "00000000-1111-2222-3333-444444444444"
+
+    init(
+        directory: TemporaryDirectory? = nil, shards: [FakeShard]? = nil, restores: Bool = true
+    ) async throws {
+        self.directory = try directory ?? TemporaryDirectory()
+        self.shards = shards ?? (0..<2).map { FakeShard(index: $0) }
+        configuration = try Self.configuration(in: self.directory)
+        plane = ControlPlane(
+            runtime: Self.runtime(self.shards), configuration: configuration, log: .silent)
+        try await plane.load()
+        let listener = try ListeningSocket(
+            path: configuration.controlSocketPath, purpose: "the control socket")
+        let routes = ControlRoutes(plane: plane)
+        server = try HTTPServer(listener: listener, log: .silent) { await routes.respond(to: $0) }
+        try server.start()
+        client = AsyncClient(
+            blocking: try ControlClient(socketPath: configuration.controlSocketPath))
+        if restores { await plane.restoreAttachments() }
+    }
+
+    static func configuration(in directory: TemporaryDirectory) throws -> DaemonConfiguration {
+        var flags = PartialConfiguration()
+        flags.store = directory.file("store")
+        flags.control = directory.file("control.sock")
+        flags.stateDirectory = directory.file("state")
+        return try DaemonConfiguration(flags: flags, file: PartialConfiguration())
+    }
+
+    static func runtime(_ shards: [FakeShard]) -> StoreRuntime {
+        StoreRuntime(
+            identity: StoreIdentity(
+                path: "/fake/store", uuid: uuid, sizeBytes: 1 << 30, extentBytes: 64 << 20,
+                extentCount: 16),
+            shards: shards, close: {})
+    }
+
+    func stop() async {
+        await server.stop()
+        await plane.shutDown()
+    }
+
+    /// The daemon that comes after this one: the same files and VDIs, nothing served.
+    func restarted(restores: Bool = true) async throws -> TestDaemon {
+        await server.stop()
+        for shard in shards { await shard.restart() }
+        return try await TestDaemon(directory: directory, shards: shards, restores: restores)
+    }
+
+    var attachmentsPath: String {
+        "\(configuration.stateDirectory)/attachments-\(Self.uuid).json"
+    }
+
+    func overlaps() async -> Int {
+        var sum = 0
+        for shard in shards { sum += await shard.overlaps }
+        return sum
+    }
+
+    func served() async -> [String] {
+        var result: [String] = []
+        for shard in shards { result += await shard.served.values }
+        return result.sorted()
+    }
+}
+
+extension Logger {
+    static var silent: Logger { Logger(label: "test") { _ in SwiftLogNoOpLogHandler() } }
+}
+
+/// The error of `body`, or nil if there was none.
+func failure(_ body: () throws -> Void) -> ControlError? {
+    do {
+        try body()
+        return nil
+    } catch {
+        return error as? ControlError
+    }
+}
+
+func failure(_ body: () async throws -> Void) async -> ControlError? {
+    do {
+        try await body()
+        return nil
+    } catch {
+        return error as? ControlError
+    }
+}
