@@ -11,6 +11,7 @@
 #include "parallax_atomics.h"
 #include "parallax_events.h"
 #include "parallax_files.h"
+#include "parallax_guards.h"
 #include "parallax_sockets.h"
 #include "parallax_threads.h"
 

@@ -30,7 +30,8 @@ package enum MemoryFault: UInt8, Error, BitwiseCopyable, Sendable, CaseIterable 
 ///
 /// Owned by the shard. Invariants: I1 guest ranges of the regions do not overlap and do not wrap;
 /// I2 each region lay within its file when it was mapped; I3 an address is handed out only with a
-/// length that stays inside one region.
+/// length that stays inside one region; I4 touching memory whose file has been cut since gives
+/// zeroes, not a signal that ends the daemon.
 package struct GuestMemory: ~Copyable {
     private struct Mapping: BitwiseCopyable {
         var region: MemoryRegion
@@ -38,6 +39,7 @@ package struct GuestMemory: ~Copyable {
         var base: UnsafeMutableRawPointer
         var mapStart: UnsafeMutableRawPointer
         var mapByteCount: Int
+        var guardNumber: Int32
     }
 
     private let mappings: UnsafeMutablePointer<Mapping>
@@ -59,9 +61,7 @@ package struct GuestMemory: ~Copyable {
         _ region: MemoryRegion, fileDescriptor: Int32
     ) throws(MemoryFault) {
         try check(region)
-        var mapping = try Self.map(region, fileDescriptor)
-        mapping.region = region
-        mappings[count] = mapping
+        mappings[count] = try Self.map(region, fileDescriptor)
         count += 1
     }
 
@@ -85,6 +85,14 @@ package struct GuestMemory: ~Copyable {
         for index in 0..<count { Self.unmap(mappings[index]) }
         count = 0
         lastHit = 0
+    }
+
+    /// Part of some region's file has gone, and what the guest wrote there with it.
+    package var hasVanished: Bool {
+        for index in 0..<count where parallax_guard_is_hit(mappings[index].guardNumber) != 0 {
+            return true
+        }
+        return false
     }
 
     private func check(_ region: MemoryRegion) throws(MemoryFault) {
@@ -125,20 +133,26 @@ package struct GuestMemory: ~Copyable {
         var unit = UInt64(max(status.st_blksize, 4096))
         if unit.nonzeroBitCount != 1 || unit > 1 << 30 { unit = 4096 }
         let start = region.fileOffset & ~(unit - 1)
-        let byteCount = Int((end - start + unit - 1) & ~(unit - 1))
+        let length = Int((end - start + unit - 1) & ~(unit - 1))
         guard
             let address = mmap(
-                nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fileDescriptor,
+                nil, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fileDescriptor,
                 off_t(start)), address != MAP_FAILED
         else { throw .mappingFailed }
+        let guardNumber = parallax_guard_add(address, length, Int(unit))
+        guard guardNumber >= 0 else {
+            _ = munmap(address, length)
+            throw .mappingFailed
+        }
         // A core dump of the daemon is not the place for the guest's secrets.
-        _ = madvise(address, byteCount, MADV_DONTDUMP)
+        _ = madvise(address, length, MADV_DONTDUMP)
         return Mapping(
             region: region, base: address + Int(region.fileOffset - start), mapStart: address,
-            mapByteCount: byteCount)
+            mapByteCount: length, guardNumber: guardNumber)
     }
 
     private static func unmap(_ mapping: Mapping) {
+        _ = parallax_guard_remove(mapping.guardNumber)
         _ = munmap(mapping.mapStart, mapping.mapByteCount)
     }
 }

@@ -11,7 +11,10 @@ extension VhostDevice {
         for _ in 0..<VhostLimits.acceptsPerTurnMax {
             guard let number = listener?.file.number else { return }
             let accepted = parallax_accept(number, 1)
-            guard accepted >= 0 else { return }
+            guard accepted >= 0 else {
+                if accepted == -EMFILE || accepted == -ENFILE { turnAway(number) }
+                return
+            }
             guard phase == .listening else {
                 _ = close(accepted)
                 give(.refusedSecondFrontEnd)
@@ -22,15 +25,40 @@ extension VhostDevice {
             count.connections += 1
             noticesGiven = 0
             give(.connected)
-            registrar.watch(
-                fileDescriptor: accepted, token: token(Source.connection), interest: .readable)
+            watchConnection(&registrar)
         }
+    }
+
+    mutating func watchConnection<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        guard let number = connection?.socket.number else { return }
+        registrar.watch(
+            fileDescriptor: number, token: token(Source.connection), interest: .readable)
+    }
+
+    static func makeSpare() -> OwnedFileDescriptor? {
+        let number = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        return number >= 0 ? OwnedFileDescriptor(adopting: number) : nil
+    }
+
+    /// Out of file descriptors. A front end that is left in the queue would wake us in each turn
+    /// for ever, so the spare descriptor makes room to accept it and hang up.
+    private mutating func turnAway(_ listener: Int32) {
+        spare = nil
+        let accepted = parallax_accept(listener, 1)
+        if accepted >= 0 { _ = close(accepted) }
+        spare = Self.makeSpare()
+        give(.outOfFileDescriptors)
     }
 
     mutating func receiveMessages<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         for _ in 0..<VhostLimits.messagesPerTurnMax {
-            // A message that waits for replies holds back those behind it.
-            guard phase == .connected, waiting == nil else { return }
+            guard phase == .connected else { return }
+            // A message that waits for replies holds back those behind it, and their readiness
+            // must not wake us in each turn meanwhile.
+            guard waiting == nil else {
+                registrar.unwatch(token: token(Source.connection))
+                return
+            }
             do throws(Connection.End) {
                 guard let (header, message) = try connection?.receive() else { return }
                 serve(message, header, &registrar)

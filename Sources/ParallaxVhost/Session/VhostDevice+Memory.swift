@@ -33,16 +33,24 @@ extension VhostDevice {
             publishAll()
             queues[queue].fault = nil
             let base = UInt32(queues[queue].nextAvailable)
-            waiting = nil
             let reply = Reply(to: header.request, queue: value.queue, number: base)
-            conclude(.reply(reply), header, &registrar)
+            endWaiting(.reply(reply), header, &registrar)
         case .memoryTable(let table):
             guard isQuiet() else { return }
-            conclude(changeMemory { device in device.replaceMemory(table) }, header, &registrar)
+            endWaiting(changeMemory { device in device.replaceMemory(table) }, header, &registrar)
         case .removeMemoryRegion(let region):
             guard isQuiet() else { return }
-            conclude(changeMemory { device in device.removeRegion(region) }, header, &registrar)
+            endWaiting(changeMemory { device in device.removeRegion(region) }, header, &registrar)
         }
+    }
+
+    /// Answers, and listens again to the messages behind.
+    private mutating func endWaiting<R: EventRegistrar & ~Copyable>(
+        _ outcome: Outcome, _ header: MessageHeader, _ registrar: inout R
+    ) {
+        waiting = nil
+        watchConnection(&registrar)
+        conclude(outcome, header, &registrar)
     }
 
     /// True when no request is in flight; otherwise no further one is taken until then.
@@ -52,7 +60,6 @@ extension VhostDevice {
     }
 
     private mutating func changeMemory(_ change: (inout VhostDevice) -> Outcome) -> Outcome {
-        waiting = nil
         publishAll()
         let outcome = change(&self)
         for index in 0..<VhostLimits.queueCountMax {

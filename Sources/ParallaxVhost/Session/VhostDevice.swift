@@ -68,6 +68,8 @@ package struct VhostDevice: ~Copyable {
     package let export: VhostExport
     var phase = Phase.listening
     var listener: ListeningSocket?
+    /// Held for the moment when the process has no file descriptor left: see `turnAway`.
+    var spare: OwnedFileDescriptor?
     var connection: Connection?
     var state: DeviceState
     let queues: UnsafeMutablePointer<Virtqueue>
@@ -85,6 +87,7 @@ package struct VhostDevice: ~Copyable {
     /// Binds the socket and listens; nobody is accepted before `start`.
     package init(session: UInt32, vdi: UInt32, export: VhostExport) throws(VhostError) {
         listener = try ListeningSocket(path: export.socketPath)
+        spare = Self.makeSpare()
         state = DeviceState(session: session, vdi: vdi, export: export)
         queues = .allocate(capacity: VhostLimits.queueCountMax)
         for index in 0..<VhostLimits.queueCountMax {
@@ -172,6 +175,10 @@ extension VhostDevice {
         retryStalled(&requests)
         publishTouched()
         finishWaiting(&registrar)
+        if phase == .connected, state.memory.hasVanished {
+            give(.memoryVanished)
+            disconnect(&registrar)
+        }
         guard state.inFlight == 0 else { return }
         switch phase {
         case .draining: returnToListening(&registrar)

@@ -9,6 +9,8 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
     case protocolFault(request: UInt32, MessageFault)
     case unsupportedRequest(UInt32)
     case memoryRejected(MemoryFault)
+    case memoryVanished
+    case outOfFileDescriptors
     case queueBroken(queue: UInt32, RingFault)
 
     /// Ordinary comings and goings are for the debug log.
@@ -35,6 +37,10 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
             "the front end sent request \(request), which is not supported"
         case .memoryRejected(let fault):
             "a region of guest memory was refused (\(fault))"
+        case .memoryVanished:
+            "the file behind the guest's memory was cut; disconnected the front end"
+        case .outOfFileDescriptors:
+            "a front end was turned away because no file descriptor is left; raise the limit"
         case .queueBroken(let queue, let fault):
             "the guest broke the rules of queue \(queue) (\(fault)); "
                 + "the queue is stopped until the guest resets the device"
@@ -50,7 +56,9 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
         case .protocolFault: 8
         case .unsupportedRequest: 16
         case .memoryRejected: 32
-        case .queueBroken(let queue, _): 64 << queue
+        case .memoryVanished: 64
+        case .outOfFileDescriptors: 128
+        case .queueBroken(let queue, _): 256 << queue
         }
     }
 }
