@@ -1,12 +1,251 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import CLinux
+import Glibc
 import Logging
 import ParallaxControl
+import ParallaxCore
+import ParallaxIO
+import Synchronization
 
 /// Opens the store, recovers it and starts its shards.
 func openStore(
     _ configuration: DaemonConfiguration, log: Logger
 ) async throws(ControlError) -> StoreRuntime {
-    throw ControlError(.internalError, "this build has no storage engine yet")
+    let file = try openFile(configuration.storePath)
+    let opened = try openSuperblock(file)
+    for notice in opened.notices { log.warning("\(notice)") }
+    let choice = try chooseEngine(configuration)
+    if let notice = choice.notice { log.notice("\(notice)") }
+
+    let pool = ExtentPreparer(
+        store: file, extentBytes: Int(opened.superblock.extentBytes),
+        readyCountMax: 2 * Int(opened.superblock.streamCount),
+        allocator: SlotAllocator(slotCount: Int(opened.superblock.slotCount)))
+    let directory = NBDDirectory()
+    var starts: [ShardStart] = []
+    for index in 0..<Int(opened.superblock.streamCount) {
+        starts.append(
+            try startShard(
+                index, configuration, file: file, opened: opened, choice: choice, pool: pool,
+                directory: directory, log: log))
+    }
+    try await release(starts, pool: pool)
+    directory.connect(starts.map(\.handle.mailbox))
+    try await listen(starts, configuration)
+    return StoreRuntime(
+        identity: StoreIdentity(
+            path: configuration.storePath, uuid: opened.superblock.uuid.description,
+            sizeBytes: opened.superblock.storeBytes,
+            extentBytes: opened.superblock.extentBytes,
+            extentCount: UInt64(opened.superblock.slotCount)),
+        shards: starts.map(\.handle),
+        close: { [threads = starts.map(\.thread)] in
+            for thread in threads { thread.join() }
+            pool.stop()
+            // The lock goes with the last reference to the file.
+            withExtendedLifetime(file) {}
+        })
+}
+
+/// A shard whose thread recovers, and then waits at the gate.
+private struct ShardStart: Sendable {
+    let handle: ShardHandle
+    let thread: ShardThread
+    let gate: StartGate
+}
+
+private func openFile(_ path: String) throws(ControlError) -> StoreFile {
+    do throws(StoreFileError) {
+        return try StoreFile.open(path: path)
+    } catch {
+        throw ControlError(.ioError, error.description)
+    }
+}
+
+private func openSuperblock(_ file: StoreFile) throws(ControlError) -> OpenedStore {
+    do throws(StoreError) {
+        return try Store.open(medium: file)
+    } catch {
+        throw ControlError(.ioError, "cannot open store \(file.path): \(error.message)")
+    }
+}
+
+private func chooseEngine(
+    _ configuration: DaemonConfiguration
+) throws(ControlError) -> IOEngineChoice {
+    let preferred: IOEngineKind =
+        switch configuration.engine {
+        case .libaio: .libaio
+        case .ioUring, nil: .ioUring
+        }
+    do throws(ReactorError) {
+        return try IOEngineChoice.make(preferred: preferred)
+    } catch {
+        throw ControlError(.ioError, error.description)
+    }
+}
+
+private func startShard(
+    _ index: Int, _ configuration: DaemonConfiguration, file: StoreFile, opened: OpenedStore,
+    choice: IOEngineChoice, pool: ExtentPreparer, directory: NBDDirectory, log: Logger
+) throws(ControlError) -> ShardStart {
+    do {
+        let mailbox = try ShardMailbox()
+        let gate = try StartGate()
+        let descriptor = ShardDescriptor(
+            index: index, engineKind: choice.kind, mailbox: mailbox, pool: pool,
+            directory: directory, log: log)
+        var engine = EngineConfiguration()
+        engine.stream = index
+        engine.nodeCacheBytes =
+            Int(configuration.cacheBytes) / Int(opened.superblock.streamCount)
+        let thread = try ShardThread(name: "parallax-\(index)") { [engine] in
+            runShard(descriptor, engine: engine, file: file, opened: opened, gate: gate)
+        }
+        return ShardStart(
+            handle: ShardHandle(index: index, mailbox: mailbox, now: wallClockNanoseconds),
+            thread: thread, gate: gate)
+    } catch {
+        throw ControlError(.internalError, "cannot start shard \(index): \(error)")
+    }
+}
+
+/// The body of a shard's thread.
+private func runShard(
+    _ descriptor: ShardDescriptor, engine configuration: EngineConfiguration, file: StoreFile,
+    opened: OpenedStore, gate: StartGate
+) {
+    do {
+        let engine = try Engine.open(store: opened, configuration: configuration, medium: file)
+        let replayed = engine.statistics.replayedChunks
+        if replayed > 0 {
+            descriptor.log.info("shard \(descriptor.index): replayed \(replayed) chunks of log")
+        }
+        switch descriptor.engineKind {
+        case .ioUring:
+            let reactor = try UringReactor(
+                fileDescriptor: file.fileDescriptor, commandCapacity: ShardLimits.commands,
+                watchCapacity: ShardLimits.watches)
+            guard gate.arrive(.success(engine.ownedSlots())) else { return }
+            var shard = Shard(descriptor, engine: engine, reactor: reactor)
+            shard.run()
+        case .libaio:
+            let reactor = try AioReactor(
+                fileDescriptor: file.fileDescriptor, commandCapacity: ShardLimits.commands,
+                watchCapacity: ShardLimits.watches)
+            guard gate.arrive(.success(engine.ownedSlots())) else { return }
+            var shard = Shard(descriptor, engine: engine, reactor: reactor)
+            shard.run()
+        }
+    } catch {
+        _ = gate.arrive(
+            .failure(ControlError(.ioError, "cannot open store \(file.path): \(error)")))
+    }
+}
+
+enum ShardLimits {
+    /// Device commands of one shard in flight.
+    static let commands = 1024
+    /// File descriptors that one shard watches.
+    static let watches = 4096
+}
+
+/// Waits until every shard has recovered, so that the free slots are known; then lets all go, or
+/// none.
+private func release(_ starts: [ShardStart], pool: ExtentPreparer) async throws(ControlError) {
+    var failure: ControlError?
+    for start in starts {
+        switch await start.gate.arrival() {
+        case .success(let slots):
+            if !pool.withAllocator({ free in slots.allSatisfy { free.markUsed($0) } }) {
+                failure = ControlError(
+                    .ioError, "The store is damaged: two shards own the same extent.")
+            }
+        case .failure(let error): failure = failure ?? error
+        }
+    }
+    if failure == nil {
+        do throws(ShardThreadError) {
+            try pool.start()
+        } catch {
+            failure = ControlError(.internalError, error.description)
+        }
+    }
+    for start in starts { start.gate.open(failure == nil) }
+    guard let failure else { return }
+    for start in starts { start.thread.join() }
+    throw failure
+}
+
+private func listen(
+    _ starts: [ShardStart], _ configuration: DaemonConfiguration
+) async throws(ControlError) {
+    do {
+        try await starts.first?.handle.listen(nbdSocketPath: configuration.nbdSocketPath)
+    } catch {
+        for start in starts { await start.handle.shutdown() }
+        for start in starts { start.thread.join() }
+        throw error as? ControlError ?? ControlError(.internalError, "\(error)")
+    }
+}
+
+/// Where a shard's thread reports what it has recovered, and waits until all have.
+final class StartGate: Sendable {
+    typealias Arrival = Result<[ExtentSlot], ControlError>
+
+    private struct State {
+        var arrival: Arrival?
+        var waiter: CheckedContinuation<Arrival, Never>?
+        var mayGo = false
+    }
+
+    private let state = Mutex(State())
+    private let opened: Int32
+
+    init() throws(ControlError) {
+        opened = parallax_eventfd_create(0, 0)
+        guard opened >= 0 else {
+            throw ControlError(.internalError, "too many files are open (raise RLIMIT_NOFILE)")
+        }
+    }
+
+    deinit { close(opened) }
+
+    /// On the shard's thread: reports, and waits. False: do not run.
+    func arrive(_ arrival: Arrival) -> Bool {
+        let waiter = state.withLock { state in
+            state.arrival = arrival
+            return state.waiter
+        }
+        waiter?.resume(returning: arrival)
+        guard case .success = arrival else { return false }
+        var ignored: UInt64 = 0
+        _ = parallax_eventfd_read(opened, &ignored)
+        return state.withLock { $0.mayGo }
+    }
+
+    func arrival() async -> Arrival {
+        await withCheckedContinuation { continuation in
+            let arrival = state.withLock { state -> Arrival? in
+                if state.arrival == nil { state.waiter = continuation }
+                return state.arrival
+            }
+            if let arrival { continuation.resume(returning: arrival) }
+        }
+    }
+
+    func open(_ mayGo: Bool) {
+        state.withLock { $0.mayGo = mayGo }
+        _ = parallax_eventfd_write(opened, 1)
+    }
+}
+
+/// Nanoseconds since 1970.
+@Sendable
+private func wallClockNanoseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxNBD
+import Synchronization
+
+/// Which VDIs the daemon's one NBD socket serves, and on which shard each lives.
+///
+/// The socket belongs to shard 0. A client that has chosen its export is handed over to that
+/// VDI's shard.
+final class NBDDirectory: Sendable {
+    struct Entry: Sendable {
+        var vdi: UInt64
+        var shard: Int
+        var export: NBDExport
+    }
+
+    private struct State {
+        var entries: [UInt64: Entry] = [:]
+        var mailboxes: [ShardMailbox] = []
+    }
+
+    private let state = Mutex(State())
+
+    /// Tells the directory where the shards are; once, before anything is attached.
+    func connect(_ mailboxes: [ShardMailbox]) {
+        state.withLock { $0.mailboxes = mailboxes }
+    }
+
+    /// Adds or replaces an export.
+    func put(_ entry: Entry) {
+        change { $0.entries[entry.vdi] = entry }
+    }
+
+    func remove(vdi: UInt64) {
+        change { $0.entries[vdi] = nil }
+    }
+
+    private func change(_ body: (inout State) -> Void) {
+        state.withLock { state in
+            body(&state)
+            let exports = state.entries.values.map(\.export).sorted { $0.name < $1.name }
+            state.mailboxes.first?.post(.setExports(NBDExportTable(exports)))
+        }
+    }
+
+    /// Sends a client to the shard of the export that it has chosen.
+    func pass(_ handover: NBDHandover) {
+        let target = state.withLock { state -> (ShardMailbox, Entry)? in
+            let entry = state.entries.values.first {
+                $0.export.name == handover.agreement.exportName
+            }
+            return entry.map { (state.mailboxes[$0.shard], $0) }
+        }
+        guard let (mailbox, entry) = target else {
+            handover.refuse()
+            return
+        }
+        mailbox.post(.handover(handover, vdi: entry.vdi))
+    }
+}

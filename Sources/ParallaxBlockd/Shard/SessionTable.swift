@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxCore
+import ParallaxNBD
+import ParallaxVhost
+
+/// The front-end sessions of one shard, named by small integers.
+///
+/// Owned by the shard thread. Number 0 is the shard's own mailbox. A number is given out again
+/// only when its session has ended and every reply to it has come.
+///
+/// SAFETY: owns the sessions that its pointers lead to; `remove` destroys them, once.
+struct SessionTable: ~Copyable {
+    static let mailbox: UInt32 = 0
+    /// LIMIT: sessions of one shard.
+    static let capacity = 4096
+
+    enum Kind: UInt8, BitwiseCopyable { case free, vhost, nbdConnection, nbdListener }
+
+    struct Slot: BitwiseCopyable {
+        var kind = Kind.free
+        var isTouched = false
+        /// The VDI that it serves; 0 for the shared NBD listener.
+        var vdi: UInt64 = 0
+        var memory: UnsafeMutableRawPointer?
+    }
+
+    private let slots: UnsafeMutablePointer<Slot>
+    private var freeSlots: [UInt32]
+    /// Sessions to be called at the end of the turn.
+    private var touched: FixedRing<UInt32>
+    private(set) var count = 0
+
+    init() {
+        slots = .allocate(capacity: Self.capacity)
+        slots.initialize(repeating: Slot(), count: Self.capacity)
+        freeSlots = (1..<UInt32(Self.capacity)).reversed()
+        touched = FixedRing(minimumCapacity: Self.capacity)
+    }
+
+    deinit { slots.deallocate() }
+
+    /// A number for a new session; nil when there are too many.
+    mutating func reserve() -> UInt32? { freeSlots.popLast() }
+
+    /// Gives a reserved number back that was not used.
+    mutating func cancel(_ session: UInt32) { freeSlots.append(session) }
+
+    mutating func insert(_ session: UInt32, _ device: consuming VhostDevice, vdi: UInt64) {
+        let memory = UnsafeMutablePointer<VhostDevice>.allocate(capacity: 1)
+        memory.initialize(to: device)
+        fill(session, .vhost, UnsafeMutableRawPointer(memory), vdi)
+    }
+
+    mutating func insert(_ session: UInt32, _ connection: consuming NBDConnection, vdi: UInt64) {
+        let memory = UnsafeMutablePointer<NBDConnection>.allocate(capacity: 1)
+        memory.initialize(to: connection)
+        fill(session, .nbdConnection, UnsafeMutableRawPointer(memory), vdi)
+    }
+
+    mutating func insert(_ session: UInt32, _ listener: consuming NBDListener, vdi: UInt64) {
+        let memory = UnsafeMutablePointer<NBDListener>.allocate(capacity: 1)
+        memory.initialize(to: listener)
+        fill(session, .nbdListener, UnsafeMutableRawPointer(memory), vdi)
+    }
+
+    private mutating func fill(
+        _ session: UInt32, _ kind: Kind, _ memory: UnsafeMutableRawPointer, _ vdi: UInt64
+    ) {
+        slots[Int(session)] = Slot(kind: kind, vdi: vdi, memory: memory)
+        count += 1
+    }
+
+    func kind(_ session: UInt32) -> Kind {
+        session < UInt32(Self.capacity) ? slots[Int(session)].kind : .free
+    }
+
+    func vdi(_ session: UInt32) -> UInt64 { slots[Int(session)].vdi }
+
+    func vhost(_ session: UInt32) -> UnsafeMutablePointer<VhostDevice> {
+        typed(session, .vhost)
+    }
+
+    func nbdConnection(_ session: UInt32) -> UnsafeMutablePointer<NBDConnection> {
+        typed(session, .nbdConnection)
+    }
+
+    func nbdListener(_ session: UInt32) -> UnsafeMutablePointer<NBDListener> {
+        typed(session, .nbdListener)
+    }
+
+    private func typed<T: ~Copyable>(_ session: UInt32, _ kind: Kind) -> UnsafeMutablePointer<T> {
+        guard self.kind(session) == kind, let memory = slots[Int(session)].memory else {
+            preconditionFailure("SessionTable: not a session of this kind")
+        }
+        return memory.assumingMemoryBound(to: T.self)
+    }
+
+    /// Destroys a session that has ended.
+    mutating func remove(_ session: UInt32) {
+        switch kind(session) {
+        case .free: return
+        case .vhost: vhost(session).destroy()
+        case .nbdConnection: nbdConnection(session).destroy()
+        case .nbdListener: nbdListener(session).destroy()
+        }
+        slots[Int(session)] = Slot()
+        freeSlots.append(session)
+        count -= 1
+    }
+
+    /// The sessions of one VDI, or of all with `vdi` nil. For the control plane only.
+    func sessions(of vdi: UInt64?) -> [UInt32] {
+        (1..<UInt32(Self.capacity)).filter { session in
+            let slot = slots[Int(session)]
+            return slot.kind != .free && (vdi == nil || slot.vdi == vdi)
+        }
+    }
+
+    /// The session is to be called at the end of this turn.
+    mutating func touch(_ session: UInt32) {
+        guard kind(session) != .free, !slots[Int(session)].isTouched else { return }
+        slots[Int(session)].isTouched = true
+        touched.append(session)
+    }
+
+    mutating func touchAll() {
+        for session in 1..<UInt32(Self.capacity) { touch(session) }
+    }
+
+    var touchedCount: Int { touched.count }
+
+    mutating func nextTouched() -> UInt32? {
+        while let session = touched.popFirst() {
+            slots[Int(session)].isTouched = false
+            if slots[Int(session)].kind != .free { return session }
+        }
+        return nil
+    }
+}
+
+extension UnsafeMutablePointer where Pointee: ~Copyable {
+    fileprivate func destroy() {
+        deinitialize(count: 1)
+        deallocate()
+    }
+}
