@@ -186,6 +186,32 @@ struct NBDListenerTests {
         #expect(client.receive(goReplyBytes).count == goReplyBytes)
     }
 
+    @Test("a process without file descriptors turns newcomers away and serves on")
+    func noDescriptors() async {
+        // In a process of its own: the limit holds for all of it.
+        await #expect(processExitsWith: .success) {
+            let folder = TemporaryFolder()
+            let server = NBDTestServer()
+            let path = folder.file("nbd.sock")
+            try server.listen(path, exports: [NBDExport(name: "disk", byteCount: 4096)])
+            let clients = try (0..<20).map { _ in
+                try NBDTestClient.connect(path, server: server)
+            }
+            // From here on six more can be opened.
+            let ceiling = rlim_t((clients.map(\.socketFD).max() ?? 0) + 7)
+            var limit = rlimit(rlim_cur: ceiling, rlim_max: ceiling)
+            let isLimited = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
+            precondition(isLimited)
+            server.settle()
+            let greeted = clients.filter { $0.receive(18).count == 18 }.count
+            precondition(greeted > 0 && greeted < 20, "some are served, some are turned away")
+            for client in clients { client.hangUp() }
+            server.settle()
+            let client = try NBDTestClient.connect(path, server: server)
+            precondition(client.receive(18).count == 18, "there is room again")
+        }
+    }
+
     @Test("a client may vanish after any byte of its negotiation")
     func vanishAnywhere() throws {
         let server = NBDTestServer()
