@@ -108,7 +108,7 @@ let package = Package(
         .testTarget(
             name: "ParallaxControlTests",
             dependencies: [
-                "ParallaxControl", "ParallaxBlockd", "parallax-ctl",
+                "ParallaxControl", "ParallaxBlockd", "parallax-ctl", "ParallaxCore",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),

@@ -4,6 +4,7 @@
 import Glibc
 import ParallaxBlockd
 import ParallaxControl
+import ParallaxCore
 import Testing
 
 @Suite struct AttachmentsFileTests {
@@ -17,10 +18,10 @@ import Testing
 
     private static let records = [
         AttachmentRecord(
-            identifier: VDIIdentifier(rawValue: 1), kind: .vhostUser, socketPath: "/run/é \"x\"",
+            identifier: VDIIdentifier(1), kind: .vhostUser, socketPath: "/run/é \"x\"",
             isReadOnly: true),
         AttachmentRecord(
-            identifier: VDIIdentifier(rawValue: 0xFFFF_0000_0000_0002), kind: .nbd,
+            identifier: VDIIdentifier(0xFFFF_0000_0000_0002), kind: .nbd,
             socketPath: nil, isReadOnly: false),
     ]
 

@@ -3,6 +3,7 @@
 
 import ParallaxBlockd
 import ParallaxControl
+import ParallaxCore
 import Testing
 
 /// Many HTTP clients at once, each a blocking thread's worth of work on a connection of its own.
@@ -107,7 +108,7 @@ import Testing
         #expect(await daemon.served().count == attached.count)
         let file = AttachmentsFile(
             stateDirectory: daemon.configuration.stateDirectory, storeUUID: TestDaemon.uuid)
-        #expect(try file.load().map(\.identifier.description) == attached.sorted())
+        #expect(try file.load().map(\.identifier.hexadecimal) == attached.sorted())
         let population = try await daemon.client.status().shards.map(\.vdiCount).reduce(0, +)
         #expect(population == vdis.count)
         await daemon.stop()

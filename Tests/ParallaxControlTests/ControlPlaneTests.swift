@@ -4,6 +4,7 @@
 import Glibc
 import ParallaxBlockd
 import ParallaxControl
+import ParallaxCore
 import Testing
 
 @Suite struct VDITests {
@@ -96,7 +97,7 @@ import Testing
         let shard = FakeShard(index: 0)
         await shard.add(
             VDIState(
-                identifier: VDIIdentifier(rawValue: 9), name: "gone", sizeBytes: 1 << 20,
+                identifier: VDIIdentifier(9), name: "gone", sizeBytes: 1 << 20,
                 createdAtSeconds: 0, allocatedBytes: 5, phase: .deleting))
         let daemon = try await TestDaemon(shards: [shard])
         #expect(try await daemon.client.vdis().isEmpty)

@@ -2,6 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 import ParallaxControl
+import ParallaxCore
 import Testing
 
 @Suite struct ByteSizeTests {
@@ -45,6 +46,13 @@ import Testing
         ] as [(UInt64, String)])
     func formats(bytes: UInt64, text: String) {
         #expect(ByteSize.format(bytes) == text)
+    }
+
+    @Test("the control plane and the engine agree on the limits of a VDI")
+    func limits() {
+        #expect(VDISize.minimumBytes...VDISize.maximumBytes == Limits.vdiBytes)
+        #expect(VDISize.alignmentBytes == UInt64(blockBytes))
+        #expect(1...VDIName.maximumBytes == Limits.vdiNameBytes)
     }
 
     @Test("a VDI has from 1 MiB to 64 TiB in whole blocks")

@@ -2,6 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 package import ParallaxControl
+package import ParallaxCore
 
 /// What the control plane asks of one shard. Calls may come from any thread; an implementation
 /// passes them through its mailbox. Operations on one VDI never overlap: the control plane sees
@@ -39,27 +40,6 @@ package protocol ShardControl: Sendable {
 
     /// Detaches everything, writes a checkpoint and ends the thread.
     func shutdown() async
-}
-
-/// Names a VDI for ever: shard << 48 | number in the shard. Never used again after a delete.
-package struct VDIIdentifier: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
-    package let rawValue: UInt64
-
-    package init(rawValue: UInt64) { self.rawValue = rawValue }
-
-    /// Sixteen hexadecimal digits.
-    package var description: String {
-        let digits = String(rawValue, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
-    }
-
-    /// The form that `description` writes, and no other.
-    package init?(hexadecimal text: String) {
-        guard text.utf8.count == 16, text.utf8.allSatisfy({ $0 != UInt8(ascii: "+") }),
-            let value = UInt64(text, radix: 16)
-        else { return nil }
-        rawValue = value
-    }
 }
 
 /// One VDI as its shard knows it.

@@ -62,7 +62,7 @@ extension Shard where ShardReactor: ~Copyable {
     }
 
     private func describe(_ vdi: UInt64, _ reply: ShardReply<VDIState>) {
-        guard let summary = engine.summary(of: ParallaxCore.VDIIdentifier(vdi)) else {
+        guard let summary = engine.summary(of: VDIIdentifier(vdi)) else {
             reply.resume(throwing: ControlError(.notFound, "There is no such VDI."))
             return
         }

@@ -68,7 +68,7 @@ extension Shard where ShardReactor: ~Copyable {
     mutating func welcome(_ handover: NBDHandover, vdi: UInt64) {
         guard let attachment = attachments[vdi], attachment.detaching == nil,
             attachment.kind != .vhost, let export = export(vdi, attachment),
-            let handle = engine.handle(of: ParallaxCore.VDIIdentifier(vdi)),
+            let handle = engine.handle(of: VDIIdentifier(vdi)),
             let session = sessions.reserve()
         else {
             handover.refuse()
@@ -90,7 +90,7 @@ extension Shard where ShardReactor: ~Copyable {
     }
 
     func export(_ vdi: UInt64, _ attachment: Attachment) -> NBDExport? {
-        guard let summary = engine.summary(of: ParallaxCore.VDIIdentifier(vdi)) else { return nil }
+        guard let summary = engine.summary(of: VDIIdentifier(vdi)) else { return nil }
         return NBDExport(
             name: summary.name, byteCount: summary.sizeBytes, isReadOnly: attachment.isReadOnly,
             description: "Parallax VDI")
@@ -124,7 +124,7 @@ extension Shard where ShardReactor: ~Copyable {
 extension Shard where ShardReactor: ~Copyable {
     mutating func attachVhost(vdi: UInt64, path: String, readOnly: Bool) throws(ControlError) {
         let (handle, session) = try prepareAttach(vdi)
-        guard let summary = engine.summary(of: ParallaxCore.VDIIdentifier(vdi)) else {
+        guard let summary = engine.summary(of: VDIIdentifier(vdi)) else {
             throw noSuchVDI()
         }
         let export = VhostExport(
@@ -161,7 +161,7 @@ extension Shard where ShardReactor: ~Copyable {
     }
 
     private mutating func prepareAttach(_ vdi: UInt64) throws(ControlError) -> (UInt32, UInt32) {
-        guard let handle = engine.handle(of: ParallaxCore.VDIIdentifier(vdi)) else {
+        guard let handle = engine.handle(of: VDIIdentifier(vdi)) else {
             throw noSuchVDI()
         }
         guard attachments[vdi] == nil else {

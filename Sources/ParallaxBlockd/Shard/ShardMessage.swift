@@ -60,15 +60,15 @@ struct ShardHandle: ShardControl {
     }
 
     func resize(identifier: VDIIdentifier, sizeBytes: UInt64) async throws {
-        _ = try await ask { .change(.resize(identifier.core, sizeBytes: sizeBytes), $0) }
+        _ = try await ask { .change(.resize(identifier, sizeBytes: sizeBytes), $0) }
     }
 
     func rename(identifier: VDIIdentifier, name: String) async throws {
-        _ = try await ask { .change(.rename(identifier.core, name: name), $0) }
+        _ = try await ask { .change(.rename(identifier, name: name), $0) }
     }
 
     func delete(identifier: VDIIdentifier) async throws {
-        _ = try await ask { .change(.delete(identifier.core), $0) }
+        _ = try await ask { .change(.delete(identifier), $0) }
     }
 
     func attachVhost(
@@ -105,15 +105,10 @@ struct ShardHandle: ShardControl {
     }
 }
 
-extension VDIIdentifier {
-    /// The engine's type for the same number.
-    var core: ParallaxCore.VDIIdentifier { ParallaxCore.VDIIdentifier(rawValue) }
-}
-
 extension VDIState {
     init(_ summary: VDISummary) {
         self.init(
-            identifier: VDIIdentifier(rawValue: summary.identifier.rawValue),
+            identifier: summary.identifier,
             name: summary.name, sizeBytes: summary.sizeBytes,
             createdAtSeconds: Int64(summary.createdAtNanoseconds / 1_000_000_000),
             allocatedBytes: summary.allocatedBytes,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-import CLinux
 import Glibc
 import ParallaxControl
 import ParallaxCore
@@ -11,77 +10,101 @@ import ParallaxIO
 struct FormatPlan {
     /// One shard a core up to here; more logs than this only divide the space.
     static let maximumDefaultShards = 8
-    static let maximumShards = Limits.streams.upperBound
 
     var path: String
-    /// Nil: the whole of a block device.
+    /// Nil: the whole of a block device, or the size of the file that is overwritten.
     var sizeBytes: UInt64?
     var extentBytes: UInt64
-    var shards: Int
+    /// Nil: as many as the cores and the size allow.
+    var shards: Int?
     var mayOverwrite: Bool
 
-    static func defaultShards() -> Int {
-        min(max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))), maximumDefaultShards)
-    }
-
-    /// Makes the file, or takes the block device, and formats it. A file that was made for
-    /// nothing is removed again.
     func run() throws(ControlError) -> FormattedStore {
         let existed = access(path, F_OK) == 0
-        do {
-            let file = try StoreFile.create(
-                path: path, byteCount: sizeBytes, replacesExisting: mayOverwrite)
-            try refuseToOverwrite(file)
-            let options = FormatOptions(
-                sizeBytes: sizeBytes ?? file.byteCount, extentBytes: extentBytes,
-                streamCount: shards, uuid: Self.randomUUID(),
-                createdAtNanoseconds: Self.wallClockNanoseconds())
-            try Store.format(medium: file, options: options)
-            return FormattedStore(path: path, try Store.inspect(medium: file).superblock)
+        let file = try create(existed: existed)
+        do throws(ControlError) {
+            if file.isBlockDevice, !mayOverwrite { try requireBlank(file) }
+            return try format(file)
         } catch {
+            // Half a store is worse than none; what was there before us stays.
             if !existed { unlink(path) }
-            throw Self.explain(error)
+            throw error
         }
     }
 
-    /// A block device always "exists"; what counts is whether there is a store on it.
-    private func refuseToOverwrite(_ file: StoreFile) throws {
-        guard file.isBlockDevice, !mayOverwrite else { return }
-        guard (try? Store.inspect(medium: file)) == nil else {
+    private func create(existed: Bool) throws(ControlError) -> StoreFile {
+        guard existed || sizeBytes != nil else {
             throw ControlError(
-                .invalid, "\(path) holds a store already; use --force to destroy it")
+                .invalid, "there is no \(path) yet; to make it, give its size with --size")
+        }
+        do throws(StoreFileError) {
+            return try StoreFile.create(
+                path: path, byteCount: sizeBytes, replacesExisting: mayOverwrite)
+        } catch {
+            if error.reason == .alreadyExists {
+                throw ControlError(
+                    .invalid,
+                    "\(path) exists already; use another path, or --force to lose all that is in it"
+                )
+            }
+            throw ControlError(.ioError, error.description)
         }
     }
 
-    private static func explain(_ error: any Error) -> ControlError {
-        switch error {
-        case let error as ControlError: error
-        case let error as StoreError where error.kind == .invalidOptions:
-            ControlError(.invalid, error.message)
-        default: ControlError(.ioError, "\(error)")
+    /// A device that holds a store, or a file system, is not overwritten by a slip of the hand.
+    private func requireBlank(_ file: StoreFile) throws(ControlError) {
+        let probeBytes = Int(min(file.byteCount, 1 << 20)) & ~4095
+        do {
+            let memory = try AlignedMemory(byteCount: probeBytes)
+            let probe = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[..<probeBytes])
+            try file.read(at: 0, into: probe)
+            guard probe.contains(where: { $0 != 0 }) else { return }
+        } catch {
+            throw ControlError(.ioError, "cannot read \(path): \(error)")
+        }
+        let isStore = (try? Store.inspect(medium: file)) != nil
+        throw ControlError(
+            .invalid,
+            "\(path) is not blank\(isStore ? " but holds a Parallax store" : ""); "
+                + "use another device, or --force to lose all that is on it")
+    }
+
+    private func format(_ file: StoreFile) throws(ControlError) -> FormattedStore {
+        let size = sizeBytes ?? file.byteCount
+        let streams = shards ?? Self.defaultShards(sizeBytes: size, extentBytes: extentBytes)
+        let options = FormatOptions(
+            sizeBytes: size, extentBytes: extentBytes, streamCount: streams,
+            uuid: Self.randomUUID(), createdAtNanoseconds: Self.nowNanoseconds())
+        do throws(StoreError) {
+            try Store.format(medium: file, options: options)
+            let superblock = try Store.inspect(medium: file).superblock
+            return FormattedStore(path: path, superblock: superblock)
+        } catch {
+            let kind: ControlError.Kind = error.kind == .invalidOptions ? .invalid : .ioError
+            throw ControlError(kind, "cannot make the store \(path): \(error.message)")
         }
     }
 
-    /// Random, with the version and variant bits of RFC 9562, section 5.4.
+    /// As many shards as cores, but never so many that the store is too small for them.
+    static func defaultShards(sizeBytes: UInt64, extentBytes: UInt64) -> Int {
+        let cores = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+        guard extentBytes > 0, sizeBytes > Superblock.firstExtentOffset else { return 1 }
+        let extents = (sizeBytes - Superblock.firstExtentOffset) / extentBytes
+        let room = Int(clamping: extents) / Limits.extentsPerStream
+        return max(1, min(cores, maximumDefaultShards, room))
+    }
+
+    /// Version 4, variant 1 (RFC 9562).
     private static func randomUUID() -> StoreUUID {
-        StoreUUID(
-            high: UInt64.random(in: 0...UInt64.max) & ~0xF000 | 0x4000,
-            low: UInt64.random(in: 0...UInt64.max) & ~(3 << 62) | 2 << 62)
+        let high = UInt64.random(in: .min ... .max) & ~0xF000 | 0x4000
+        let low = UInt64.random(in: .min ... .max) & ~(3 << 62) | 2 << 62
+        return StoreUUID(high: high, low: low)
     }
 
-    private static func wallClockNanoseconds() -> UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
-}
-
-extension FormattedStore {
-    fileprivate init(path: String, _ superblock: Superblock) {
-        self.init(
-            path: path, uuid: superblock.uuid.description, sizeBytes: superblock.storeBytes,
-            extentBytes: superblock.extentBytes, extentCount: UInt64(superblock.slotCount),
-            shards: Int(superblock.streamCount))
+    private static func nowNanoseconds() -> UInt64 {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        return UInt64(max(0, now.tv_sec)) * 1_000_000_000 + UInt64(now.tv_nsec)
     }
 }
 
@@ -93,6 +116,15 @@ struct FormattedStore: Encodable {
     var extentBytes: UInt64
     var extentCount: UInt64
     var shards: Int
+
+    init(path: String, superblock: Superblock) {
+        self.path = path
+        uuid = superblock.uuid.description
+        sizeBytes = superblock.storeBytes
+        extentBytes = superblock.extentBytes
+        extentCount = UInt64(superblock.slotCount)
+        shards = Int(superblock.streamCount)
+    }
 
     enum CodingKeys: String, CodingKey {
         case path

@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import ParallaxControl
+import ParallaxCore
 
 struct StoreCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -36,9 +37,9 @@ struct StoreInit: ParsableCommand {
         try Usage.check { () throws(ControlError) in
             if let size { _ = try ByteSize.parse(size) }
             _ = try ByteSize.parse(extentSize)
-            guard (1...FormatPlan.maximumShards).contains(shards ?? 1) else {
+            guard Limits.streams.contains(shards ?? 1) else {
                 throw ControlError(
-                    .invalid, "a store has from 1 to \(FormatPlan.maximumShards) shards")
+                    .invalid, "a store has from 1 to \(Limits.streams.upperBound) shards")
             }
         }
     }
@@ -47,7 +48,7 @@ struct StoreInit: ParsableCommand {
         let plan = FormatPlan(
             path: path, sizeBytes: try size.map { try ByteSize.parse($0) },
             extentBytes: try ByteSize.parse(extentSize),
-            shards: shards ?? FormatPlan.defaultShards(), mayOverwrite: force)
+            shards: shards, mayOverwrite: force)
         let store = try plan.run()
         output.print(store) {
             "\(store.path): a store of \(ByteSize.format(store.sizeBytes)), "

@@ -4,6 +4,7 @@
 import Glibc
 import ParallaxBlockd
 import ParallaxControl
+import ParallaxCore
 
 /// A shard in memory. It gives other tasks a chance in the middle of each operation, notices when
 /// two operations on one VDI overlap, and fails when told to.
@@ -39,7 +40,7 @@ actor FakeShard: ShardControl {
     func create(name: String, sizeBytes: UInt64) async throws -> VDIState {
         await pause()
         try takeFailure("create")
-        let identifier = VDIIdentifier(rawValue: UInt64(index) << 48 | nextNumber)
+        let identifier = VDIIdentifier(UInt64(index) << 48 | nextNumber)
         nextNumber += 1
         let state = VDIState(
             identifier: identifier, name: name, sizeBytes: sizeBytes,

@@ -2,6 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 package import ParallaxControl
+package import ParallaxCore
 
 /// An attachment as it is remembered: enough to make it again after a restart. It names the VDI
 /// by identifier, so that it follows a rename.
@@ -38,7 +39,7 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
 
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
-        try container.encode(identifier.description, forKey: .identifier)
+        try container.encode(identifier.hexadecimal, forKey: .identifier)
         try container.encode(kind, forKey: .kind)
         try container.encodeIfPresent(socketPath, forKey: .socketPath)
         try container.encode(isReadOnly, forKey: .isReadOnly)

@@ -3,6 +3,7 @@
 
 import Glibc
 package import ParallaxControl
+import ParallaxCore
 
 /// The attachments of one store, remembered in `STATE_DIR/attachments-<store uuid>.json`.
 ///

@@ -3,6 +3,7 @@
 
 import Logging
 package import ParallaxControl
+import ParallaxCore
 
 extension ControlPlane {
     /// Serves the VDI and remembers that. Replaces a remembered attachment that does not serve.

@@ -3,6 +3,7 @@
 
 import Logging
 package import ParallaxControl
+import ParallaxCore
 
 extension ControlPlane {
     /// Learns the VDIs and reads the attachments file. Before it returns nothing else is called.
@@ -15,7 +16,7 @@ extension ControlPlane {
                 // an attachment can never serve, so it must not keep the daemon from being ready.
                 log.warning(
                     "forgot an attachment: the store has no such VDI",
-                    metadata: ["vdi": "\(record.identifier)"])
+                    metadata: ["vdi": "\(record.identifier.hexadecimal)"])
                 continue
             }
             remembered[record.identifier] = record
@@ -29,7 +30,7 @@ extension ControlPlane {
     private func register(_ state: VDIState, shard: Int) {
         var name = state.name
         if directory[name] != nil {
-            name += "~\(state.identifier)"
+            name += "~\(state.identifier.hexadecimal)"
             log.error(
                 "two VDIs have the same name; rename one",
                 metadata: ["name": "\(state.name)", "shown_as": "\(name)"])

@@ -3,6 +3,7 @@
 
 import Glibc
 package import ParallaxControl
+import ParallaxCore
 
 extension ControlPlane {
     package func status() async throws(ControlError) -> DaemonStatus {
@@ -51,7 +52,7 @@ extension ControlPlane {
                 guard let problem = attachment.problem else { return nil }
                 let record = attachment.record
                 return MissingAttachment(
-                    vdi: names[record.identifier] ?? record.identifier.description,
+                    vdi: names[record.identifier] ?? record.identifier.hexadecimal,
                     kind: record.kind, socket: record.socketPath ?? nbdSocketPath, reason: problem)
             }
             .sorted { $0.vdi < $1.vdi }

@@ -3,6 +3,7 @@
 
 import Logging
 package import ParallaxControl
+import ParallaxCore
 
 extension ControlPlane {
     /// Every VDI, sorted by name.
@@ -151,7 +152,7 @@ extension ControlPlane {
         let name = name ?? state.name
         let attachment = attachments[state.identifier].map { describe($0, vdi: name) }
         return VDIDescription(
-            name: name, identifier: state.identifier.description, sizeBytes: state.sizeBytes,
+            name: name, identifier: state.identifier.hexadecimal, sizeBytes: state.sizeBytes,
             allocatedBytes: state.allocatedBytes,
             createdAt: UTCTime.format(secondsSince1970: state.createdAtSeconds), shard: shard,
             attachment: attachment)

@@ -3,6 +3,7 @@
 
 package import Logging
 package import ParallaxControl
+import ParallaxCore
 
 /// The daemon's one view of its VDIs and attachments, and the only way to change them.
 ///
