@@ -82,7 +82,7 @@ struct ParallaxSim: ParsableCommand {
         let minimal = Minimiser().minimise(candidates) { kept in
             var candidate = scenario(seed)
             candidate.kept = kept
-            return candidate.run().failure != nil
+            return candidate.run().failure?.kind == result.failure?.kind
         }
         let list = minimal.isEmpty ? "none" : minimal.map(String.init).joined(separator: ",")
         print(

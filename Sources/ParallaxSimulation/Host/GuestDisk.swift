@@ -35,7 +35,8 @@ package final class GuestDisk {
 package struct RequestInFlight {
     package enum Expectation {
         case read(submittedAt: Int, isScribbled: Bool)
-        case mutation(Stamp, isSafe: Bool)
+        /// `covered`: what was acknowledged when a write with FUA was submitted.
+        case mutation(Stamp, covered: Int?)
         case flush(covers: Int)
         /// The request is wrong; this is the only right answer.
         case refusal(BlockStatus)

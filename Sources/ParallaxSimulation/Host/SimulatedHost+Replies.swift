@@ -49,14 +49,14 @@ extension SimulatedHost {
                 try check(request, stream, submittedAt: submittedAt, tag: reply.tag)
             }
             if reply.status == .corrupt { statistics.corruptReads += 1 }
-        case .mutation(let stamp, let isSafe):
+        case .mutation(let stamp, let covered):
             let outcome: StreamOracle.Outcome =
                 switch reply.status {
                 case .ok: .done
                 case .outOfRange, .invalid, .readOnly: .refused
                 case .ioError, .corrupt, .noSpace, .shuttingDown: .failed
                 }
-            stream.oracle.endMutation(stamp, outcome: outcome, isSafe: isSafe)
+            stream.oracle.endMutation(stamp, outcome: outcome, covered: covered)
         case .flush(let covered):
             if reply.status == .ok { stream.oracle.markSafe(through: covered) }
         case .allocation(let submittedAt):

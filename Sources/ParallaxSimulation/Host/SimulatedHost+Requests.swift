@@ -90,7 +90,8 @@ extension SimulatedHost {
                     memory.fill(from: $0)
                 }
             }
-            return .mutation(stamp, isSafe: wish.forceUnitAccess)
+            return .mutation(
+                stamp, covered: wish.forceUnitAccess ? stream.oracle.beginFlush() : nil)
         }
     }
 

@@ -63,11 +63,6 @@ extension BlockHistory {
         versions.append(Version(stamp: stamp, mask: mask))
         unknown &= ~mask
         current.assign(mutation.value, mask: mask)
-        for index in maybes.indices.reversed() {
-            guard table[maybes[index].stamp].answeredAt < mutation.submittedAt else { continue }
-            maybes[index].mask &= ~mask
-            if maybes[index].mask == 0 { maybes.remove(at: index) }
-        }
     }
 
     /// Moves into the base what is safe and what no request in flight can still be mixed up with.
@@ -76,6 +71,13 @@ extension BlockHistory {
             let mutation = table[version.stamp]
             return mutation.sequence <= safeSequence && mutation.answeredAt < oldestInFlight
         }
+        for version in versions where isPast(version) && !maybes.isEmpty {
+            for index in maybes.indices
+            where table[maybes[index].stamp].isBefore(table[version.stamp]) {
+                maybes[index].mask &= ~version.mask
+            }
+        }
+        maybes.removeAll { $0.mask == 0 }
         while let first = versions.first, isPast(first) {
             let mutation = table[first.stamp]
             let others = versions.dropFirst().filter { $0.mask & first.mask != 0 }
@@ -104,7 +106,11 @@ extension BlockHistory {
             candidate.value == observed && !past.contains { candidate.isBefore($0) }
         }
         if isVersion { return true }
-        return maybes.contains { $0.mask & bit != 0 && table[$0.stamp].value == observed }
+        return maybes.contains { maybe in
+            let mutation = table[maybe.stamp]
+            return maybe.mask & bit != 0 && mutation.value == observed
+                && !past.contains { mutation.isBefore($0) }
+        }
     }
 
     /// The block after exactly the first `prefix` acknowledged mutations.
@@ -112,8 +118,9 @@ extension BlockHistory {
         var value = base
         for version in versions {
             let mutation = table[version.stamp]
-            guard mutation.sequence <= prefix else { break }
-            value.assign(mutation.value, mask: version.mask)
+            if mutation.isRequired(after: prefix) {
+                value.assign(mutation.value, mask: version.mask)
+            }
         }
         return value
     }
@@ -130,8 +137,8 @@ extension BlockHistory {
         mayHaveSurvived: (Mutation) -> Bool
     ) -> Explanation? {
         if observed == value(after: prefix, in: table) { return Explanation(survivors: []) }
-        let required = versions.filter { table[$0.stamp].sequence <= prefix }
-        let later = versions.filter { table[$0.stamp].sequence > prefix }
+        let required = versions.filter { table[$0.stamp].isRequired(after: prefix) }
+        let later = versions.filter { !table[$0.stamp].isRequired(after: prefix) }
         let doubtful = ghosts.filter { $0.sequence > prefix }.map(\.version)
         let candidates = (later + maybes + doubtful).filter { mayHaveSurvived(table[$0.stamp]) }
         for prefersCandidates in [false, true] {

@@ -32,6 +32,10 @@ package struct Mutation {
     /// acknowledged before it does not.
     package var isLoose: Bool
 
+    /// Answered after a sync of its own: it survives whatever happens, even if something that was
+    /// acknowledged a moment before it, but came behind it in the log, does not.
+    package var isDurable = false
+
     /// What a sector holds once this mutation is the last that touched it.
     package var value: Stamp { isZeroing ? 0 : stamp }
 
@@ -57,6 +61,9 @@ package struct Mutation {
         if answeredAt < other.submittedAt { return true }
         return !isLoose && !other.isLoose && sequence < other.sequence
     }
+
+    /// Whether it must be there when exactly `prefix` mutations have survived.
+    package func isRequired(after prefix: Int) -> Bool { isDurable || sequence <= prefix }
 
     package func covers(_ sector: UInt64) -> Bool { sectors.contains(sector) }
 }

@@ -63,8 +63,8 @@ package final class StreamOracle {
 
     package func noteScribble(_ stamp: Stamp) { table[stamp].isScribbled = true }
 
-    /// `isSafe`: force unit access was asked for.
-    package func endMutation(_ stamp: Stamp, outcome: Outcome, isSafe: Bool = false) {
+    /// `covered`: force unit access was asked for, when that much had been acknowledged.
+    package func endMutation(_ stamp: Stamp, outcome: Outcome, covered: Int? = nil) {
         clock += 1
         mutationsInFlight.removeAll { $0 == stamp }
         table[stamp].answeredAt = clock
@@ -78,7 +78,10 @@ package final class StreamOracle {
             answerTimes.append(clock)
             table[stamp].state = .acknowledged
             table[stamp].sequence = sequence
-            if isSafe { safeSequence = sequence }
+            if let covered {
+                table[stamp].isDurable = true
+                markSafe(through: covered)
+            }
             acknowledge(stamp)
         }
     }
@@ -96,33 +99,45 @@ package final class StreamOracle {
         guard let disk = disks[mutation.vdi] else { return }
         let oldest = min(oldestInFlight, mutation.submittedAt)
         disk.recentZeroings.removeAll { table[$0].answeredAt < oldest }
-        let concurrent = disk.recentZeroings.filter {
-            table[$0].answeredAt > mutation.submittedAt
-                && table[$0].sectors.overlaps(mutation.sectors)
-        }
+        let zeroings = zeroingsConcurrent(with: mutation, on: disk)
         disk.forEachBlock(of: mutation) { block, history, mask in
-            if history.isUntouched {
-                for zeroing in concurrent where table[zeroing].mask(in: block) != 0 {
-                    history.acknowledge(zeroing, mask: table[zeroing].mask(in: block), in: table)
-                }
-            }
+            catchUp(&history, zeroings, block)
             history.acknowledge(stamp, mask: mask, in: table)
             history.fold(safeSequence: safeSequence, oldestInFlight: oldest, in: table)
         }
         if mutation.isZeroing { disk.recentZeroings.append(stamp) }
     }
 
+    private func addMaybe(_ stamp: Stamp) {
+        let mutation = table[stamp]
+        guard let disk = disks[mutation.vdi] else { return }
+        let zeroings = zeroingsConcurrent(with: mutation, on: disk)
+        disk.forEachBlock(of: mutation) { block, history, mask in
+            catchUp(&history, zeroings, block)
+            history.maybes.append(BlockHistory.Version(stamp: stamp, mask: mask))
+        }
+    }
+
+    private func zeroingsConcurrent(with mutation: Mutation, on disk: ModelDisk) -> [Stamp] {
+        disk.recentZeroings.filter {
+            table[$0].answeredAt > mutation.submittedAt
+                && table[$0].sectors.overlaps(mutation.sectors)
+        }
+    }
+
+    /// Gives a block that is written for the first time the zeroings that may have come later.
+    private func catchUp(_ history: inout BlockHistory, _ zeroings: [Stamp], _ block: UInt64) {
+        guard history.isUntouched else { return }
+        for zeroing in zeroings {
+            let mask = table[zeroing].mask(in: block)
+            if mask != 0 { history.acknowledge(zeroing, mask: mask, in: table) }
+        }
+    }
+
     /// When the oldest request in flight was submitted.
     private var oldestInFlight: Int {
         let mutations = mutationsInFlight.map { table[$0].submittedAt }
         return min(readsInFlight.min() ?? clock + 1, mutations.min() ?? clock + 1)
-    }
-
-    private func addMaybe(_ stamp: Stamp) {
-        let mutation = table[stamp]
-        disks[mutation.vdi]?.forEachBlock(of: mutation) { _, history, mask in
-            history.maybes.append(BlockHistory.Version(stamp: stamp, mask: mask))
-        }
     }
 
     /// Returns what `endFlush` and `endRead` want to know.

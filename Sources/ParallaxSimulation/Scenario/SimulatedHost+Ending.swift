@@ -46,13 +46,14 @@ extension SimulatedHost {
                 .create(name: "last", sizeBytes: 1 << 20, createdAtNanoseconds: now), on: stream)
             try drain()
         }
+        let acknowledged = streams.map(\.oracle.sequence)
         for disk in sortedDisks {
             var wish = Wish(.write, 0..<256)
             wish.forceUnitAccess = true
             try submit(wish, to: disk)
         }
         try drain()
-        guard streams.allSatisfy({ $0.oracle.sequence == $0.oracle.safeSequence }) else {
+        guard acknowledged.map({ $0 + 1 }) == streams.map(\.oracle.sequence) else {
             throw SimulationFailure("an empty store takes no write")
         }
         try verify()

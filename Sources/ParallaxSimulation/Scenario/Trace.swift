@@ -54,4 +54,8 @@ package struct SimulationFailure: Error, CustomStringConvertible {
     package init(_ message: String) { self.message = message }
 
     package var description: String { message }
+
+    /// The same for failures that differ in numbers only, so that a smaller scenario that fails in
+    /// another way is not taken for the same.
+    package var kind: String { String(message.filter { !$0.isNumber }.prefix(30)) }
 }
