@@ -59,6 +59,9 @@ int parallax_ring_create(
 }
 
 void parallax_ring_destroy(struct parallax_ring *ring) {
+    // The kernel takes a ring apart in the background; by itself the registered file, and with it
+    // the store's lock, would be let go of only some milliseconds after this call.
+    if (ring->file_flags != 0) io_uring_unregister_files(&ring->ring);
     io_uring_queue_exit(&ring->ring);
     free(ring);
 }

@@ -73,12 +73,22 @@ static int milliseconds_of(int64_t nanoseconds) {
     return milliseconds > 0x7fffffff ? 0x7fffffff : (int)milliseconds;
 }
 
+// To the nanosecond where the kernel can (5.11), else to the millisecond.
+static int wait_for(int epoll_fd, struct epoll_event *events, int capacity, int64_t nanoseconds) {
+    if (nanoseconds > 0) {
+        struct timespec timeout = {
+            .tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000 };
+        int count = epoll_pwait2(epoll_fd, events, capacity, &timeout, NULL);
+        if (count >= 0 || errno != ENOSYS) return count;
+    }
+    return epoll_wait(epoll_fd, events, capacity, milliseconds_of(nanoseconds));
+}
+
 int parallax_epoll_wait(
     int epoll_fd, struct parallax_epoll_event *events, int capacity, int64_t timeout_nanoseconds) {
     struct epoll_event kernel_events[EVENTS_PER_WAIT];
     if (capacity > EVENTS_PER_WAIT) capacity = EVENTS_PER_WAIT;
-    int count =
-        epoll_wait(epoll_fd, kernel_events, capacity, milliseconds_of(timeout_nanoseconds));
+    int count = wait_for(epoll_fd, kernel_events, capacity, timeout_nanoseconds);
     if (count < 0) return -errno;
     for (int index = 0; index < count; index++) {
         events[index].data = kernel_events[index].data.u64;

@@ -73,7 +73,7 @@ struct ExtentPreparerTests {
             for offset in [0, behind] {
                 memory.bytes.fill(with: 0)
                 try store.read(at: offset, into: memory.bytes)
-                #expect(memory.bytes.allSatisfy { $0 == 0xDD })
+                #expect(memory.bytes.isFilled(with: 0xDD))
             }
             try expectRequest(preparer, gives: 0)
             try expectRequest(preparer, gives: 1)
@@ -89,9 +89,9 @@ struct ExtentPreparerTests {
             try preparer.start()
             try waitUntil { preparer.status.readyCount == 2 }
             try store.read(at: Self.offset(of: 1), into: memory.bytes)
-            #expect(memory.bytes.allSatisfy { $0 == 0xAB })
+            #expect(memory.bytes.isFilled(with: 0xAB))
             try store.read(at: Self.offset(of: 0), into: memory.bytes)
-            #expect(memory.bytes.allSatisfy { $0 == 0 })
+            #expect(memory.bytes.isFilled(with: 0))
         }
     }
 
@@ -126,7 +126,7 @@ struct ExtentPreparerTests {
             }
             for thread in threads { thread.join() }
             preparer.stop()
-            #expect(preparer.withAllocator { $0.freeCount } == 6)
+            #expect(preparer.status.freeCount == 6)
         }
     }
 
@@ -138,7 +138,7 @@ struct ExtentPreparerTests {
             #expect(preparer.status.failure?.errno == EBADF)
             #expect(preparer.status.readyCount == 0)
             preparer.stop()
-            #expect(preparer.withAllocator { $0.freeCount } == 1)
+            #expect(preparer.status.freeCount == 1)
         }
     }
 }

@@ -22,11 +22,11 @@ struct ReactorCommandTests {
                 let other = open(file.path, O_RDONLY)
                 defer { close(other) }
                 #expect(pread(other, &bytes, 24576, 0) == 24576)
-                #expect(bytes[0..<8192].allSatisfy { $0 == 0 })
-                #expect(bytes[8192...].allSatisfy { $0 == 0xA5 })
+                #expect(bytes[0..<8192].isFilled(with: 0))
+                #expect(bytes[8192...].isFilled(with: 0xA5))
                 memory.bytes.fill(with: 0)
                 #expect(try reactor.perform(.read, at: 8192, memory.bytes) == 16384)
-                #expect(memory.bytes.allSatisfy { $0 == 0xA5 })
+                #expect(memory.bytes.isFilled(with: 0xA5))
             }
         }
         let file = try ScratchFile(byteCount: 1 << 20)
@@ -63,7 +63,7 @@ struct ReactorCommandTests {
                         #expect(reactor.freeCommandSlots == 0)
                         let results = try reactor.collectCompletions(capacity)
                         #expect(results.count == capacity)
-                        #expect(results.values.allSatisfy { $0 == 4096 })
+                        #expect(Set(results.values) == [4096])
                         #expect(reactor.freeCommandSlots == capacity)
                     }
                     for index in 0..<capacity {

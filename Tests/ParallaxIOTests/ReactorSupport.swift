@@ -125,6 +125,13 @@ extension Reactor where Self: ~Copyable {
     }
 }
 
+extension Sequence<UInt8> {
+    func isFilled(with byte: UInt8) -> Bool {
+        for other in self where other != byte { return false }
+        return true
+    }
+}
+
 extension UnsafeMutableRawBufferPointer {
     func fill(with byte: UInt8) {
         for index in indices { self[index] = byte }

@@ -196,7 +196,7 @@ struct ReactorWatchTests {
                 heard = []
                 for _ in 0..<20 { heard.formUnion(reactor.readyNow().keys) }
                 #expect(heard.count == 150)
-                #expect(heard.allSatisfy { $0.session % 2 == 1 })
+                for token in heard { #expect(token.session % 2 == 1) }
             }
         }
         try Body().run(on: engine, fileDescriptor: 0)

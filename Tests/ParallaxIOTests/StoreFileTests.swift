@@ -9,28 +9,13 @@ import Testing
 
 @Suite("Store file: opening and creating")
 struct StoreFileTests {
-    private let directory: String
-
-    init() throws {
-        directory = "/tmp/io-test-\(UUID().uuidString)"
-        try FileManager.default.createDirectory(
-            atPath: directory, withIntermediateDirectories: true)
-    }
+    private let directory = "/tmp/io-test-\(UUID().uuidString)"
 
     private func withPath(_ body: (String) throws -> Void) throws {
+        try FileManager.default.createDirectory(
+            atPath: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try body(directory + "/store")
-    }
-
-    private func reason(_ body: () throws -> StoreFile) -> StoreFileError.Reason? {
-        do {
-            _ = try body()
-            return nil
-        } catch {
-            let reason = (error as? StoreFileError)?.reason
-            #expect(reason != nil, "not a StoreFileError: \(error)")
-            return reason
-        }
     }
 
     @Test("a new store has its size, no contents, no blocks, and only its owner may read it")
@@ -46,7 +31,7 @@ struct StoreFileTests {
             let memory = try AlignedMemory(byteCount: 4096)
             memory.bytes.fill(with: 1)
             try store.read(at: (1 << 40) - 4096, into: memory.bytes)
-            #expect(memory.bytes.allSatisfy { $0 == 0 })
+            #expect(memory.bytes.isFilled(with: 0))
         }
     }
 
@@ -58,17 +43,18 @@ struct StoreFileTests {
             do {
                 let store = try StoreFile.create(path: path, byteCount: 8192)
                 try store.write(at: 4096, from: UnsafeRawBufferPointer(memory.bytes))
-                #expect(
-                    reason {
-                        try StoreFile.create(path: path, byteCount: 8192, replacesExisting: true)
-                    } != nil, "replaced a store in use")
+                expectRefusal(.inUse(processID: 0)) {
+                    try StoreFile.create(
+                        path: path, byteCount: 8192, replacesExisting: true,
+                        patienceMilliseconds: 0)
+                }
             }
-            #expect(reason { try StoreFile.create(path: path, byteCount: 8192) } == .alreadyExists)
+            expectRefusal(.alreadyExists) { try StoreFile.create(path: path, byteCount: 8192) }
             #expect(try StoreFile.open(path: path).byteCount == 8192)
             let store = try StoreFile.create(path: path, byteCount: 16384, replacesExisting: true)
             #expect(store.byteCount == 16384)
             try store.read(at: 4096, into: memory.bytes)
-            #expect(memory.bytes.allSatisfy { $0 == 0 })
+            #expect(memory.bytes.isFilled(with: 0))
         }
     }
 
@@ -76,7 +62,7 @@ struct StoreFileTests {
         "a size that is no size is refused and leaves no file", arguments: [0, 1, 4095, 4097, 6000])
     func badSize(size: UInt64) throws {
         try withPath { path in
-            #expect(reason { try StoreFile.create(path: path, byteCount: size) } == .badSize(size))
+            expectRefusal(.badSize(size)) { try StoreFile.create(path: path, byteCount: size) }
             #expect(access(path, F_OK) != 0)
         }
     }
@@ -85,8 +71,7 @@ struct StoreFileTests {
     func tooLarge() throws {
         try withPath { path in
             for size: UInt64 in [(1 << 63) - 4096, 1 << 63] {
-                #expect(
-                    reason { try StoreFile.create(path: path, byteCount: size) } == .tooLarge(size))
+                expectRefusal(.tooLarge(size)) { try StoreFile.create(path: path, byteCount: size) }
                 #expect(access(path, F_OK) != 0)
             }
         }
@@ -95,17 +80,16 @@ struct StoreFileTests {
     @Test("what is no store is refused with a reason")
     func notAStore() throws {
         try withPath { path in
-            #expect(reason { try StoreFile.open(path: path) } == .notFound)
-            #expect(reason { try StoreFile.open(path: directory) } == .notAStore)
-            #expect(reason { try StoreFile.open(path: "/dev/null") } == .notAStore)
-            #expect(reason { try StoreFile.create(path: directory, byteCount: 4096) } == .notAStore)
+            expectRefusal(.notFound) { try StoreFile.open(path: path) }
+            expectRefusal(.notAStore) { try StoreFile.open(path: directory) }
+            expectRefusal(.notAStore) { try StoreFile.open(path: "/dev/null") }
+            expectRefusal(.notAStore) { try StoreFile.create(path: directory, byteCount: 4096) }
             let below = directory + "/no/store"
-            #expect(
-                reason { try StoreFile.create(path: below, byteCount: 4096) } == .directoryNotFound)
+            expectRefusal(.directoryNotFound) { try StoreFile.create(path: below, byteCount: 4096) }
             // A file, but not of a file system with direct I/O.
-            #expect(reason { try StoreFile.open(path: "/proc/self/oom_score_adj") } == .noDirectIO)
+            expectRefusal(.noDirectIO) { try StoreFile.open(path: "/proc/self/oom_score_adj") }
             let name = directory + "/" + String(repeating: "x", count: 300)
-            #expect(reason { try StoreFile.open(path: name) } == .system(ENAMETOOLONG))
+            expectRefusal(.system(ENAMETOOLONG)) { try StoreFile.open(path: name) }
         }
     }
 
@@ -114,7 +98,7 @@ struct StoreFileTests {
         try withPath { path in
             _ = try StoreFile.create(path: path, byteCount: 4096)
             #expect(chmod(path, 0) == 0)
-            #expect(reason { try StoreFile.open(path: path) } == .permissionDenied)
+            expectRefusal(.permissionDenied) { try StoreFile.open(path: path) }
         }
     }
 
@@ -143,9 +127,11 @@ struct StoreFileTests {
             do {
                 let writer = try StoreFile.create(path: path, byteCount: 4096)
                 for access: StoreFile.Access in [.readOnly, .readWrite, .readOnly, .readWrite] {
-                    let refusal = reason { try StoreFile.open(path: path, access: access) }
-                    guard case .inUse? = refusal else {
-                        Issue.record("not refused: \(String(describing: refusal))")
+                    let refused = refusal {
+                        try StoreFile.open(path: path, access: access, patienceMilliseconds: 0)
+                    }
+                    guard case .inUse? = refused else {
+                        Issue.record("not refused: \(String(describing: refused))")
                         continue
                     }
                 }
@@ -154,13 +140,14 @@ struct StoreFileTests {
             do {
                 let one = try StoreFile.open(path: path, access: .readOnly)
                 let two = try StoreFile.open(path: path, access: .readOnly)
-                guard case .inUse? = reason({ try StoreFile.open(path: path) }) else {
+                let refused = refusal { try StoreFile.open(path: path, patienceMilliseconds: 0) }
+                guard case .inUse? = refused else {
                     Issue.record("a writer beside readers")
                     return
                 }
                 #expect(one.byteCount == two.byteCount)
             }
-            #expect(reason { try StoreFile.open(path: path) } == nil)
+            expectRefusal(nil) { try StoreFile.open(path: path) }
         }
     }
 
@@ -174,20 +161,53 @@ struct StoreFileTests {
         try withPath { path in
             _ = try StoreFile.create(path: path, byteCount: 4096)
             let child = try LockHolder(path: path, statement: statement)
-            let refusal = reason { try StoreFile.open(path: path) }
-            #expect(refusal == .inUse(processID: child.processID))
+            let refused = refusal { try StoreFile.open(path: path) }
+            #expect(refused == .inUse(processID: child.processID))
             child.end()
-            #expect(reason { try StoreFile.open(path: path) } == nil)
+            expectRefusal(nil) { try StoreFile.open(path: path) }
         }
     }
 
-    @Test("a lock without a name still keeps us out")
+    @Test("a lock without a name is waited for, and keeps us out if it stays")
     func anonymousLock() throws {
         try withPath { path in
             _ = try StoreFile.create(path: path, byteCount: 4096)
-            let child = try LockHolder(path: path, statement: "fcntl.flock(f, fcntl.LOCK_EX)")
-            #expect(reason { try StoreFile.open(path: path) } == .inUse(processID: 0))
+            let statement = "fcntl.flock(f, fcntl.LOCK_EX)"
+            let child = try LockHolder(path: path, statement: statement)
+            let refused = refusal { try StoreFile.open(path: path, patienceMilliseconds: 30) }
+            #expect(refused == .inUse(processID: 0))
+            let opener = try ShardThread(name: "opener") {
+                expectRefusal(nil) {
+                    try StoreFile.open(path: path, patienceMilliseconds: 20_000)
+                }
+            }
             child.end()
+            opener.join()
+        }
+    }
+
+    @Test("a store can be opened again as soon as its reactor and it are gone", arguments: engines)
+    func reopening(engine: IOEngineKind) throws {
+        struct Body: ReactorTest {
+            func run<R: Reactor & ~Copyable>(_ reactor: inout R) throws {
+                let memory = try AlignedMemory(byteCount: 65536)
+                #expect(try reactor.perform(.write, at: 0, memory.bytes) == 65536)
+                #expect(try reactor.sync() == 0)
+                _ = reactor.readyNow()
+            }
+        }
+        try withPath { path in
+            _ = try StoreFile.create(path: path, byteCount: 65536)
+            // Most times at once; tests that start processes hold copies of every descriptor for
+            // a moment.
+            var promptCount = 0
+            for _ in 0..<50 {
+                let prompt = try? StoreFile.open(path: path, patienceMilliseconds: 0)
+                promptCount += prompt == nil ? 0 : 1
+                let store = try prompt ?? StoreFile.open(path: path)
+                try Body().run(on: engine, fileDescriptor: store.fileDescriptor)
+            }
+            #expect(promptCount > 25)
         }
     }
 
@@ -206,54 +226,8 @@ struct StoreFileTests {
                     query = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0)
                     print(struct.unpack('hhqqi4x', fcntl.fcntl(f, fcntl.F_GETLK, query))[4])
                 """
-            #expect(try LockHolder.output(script, path) == "\(getpid())\n")
+            #expect(output("python3", "-c", script, path) == "\(getpid())\n")
             #expect(store.byteCount == 4096)
         }
-    }
-}
-
-/// A Python process that opens a file, executes a statement on it and waits.
-private final class LockHolder {
-    private let process = Process()
-    private let input = Pipe()
-
-    var processID: Int32 { process.processIdentifier }
-
-    init(path: String, statement: String) throws {
-        let output = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
-        process.arguments = [
-            "-c",
-            "import fcntl, sys; f = open(sys.argv[1], 'r+b'); \(statement); "
-                + "print('locked', flush=True); sys.stdin.read()",
-            path,
-        ]
-        process.standardInput = input
-        process.standardOutput = output
-        try process.run()
-        var answer = Data()
-        while answer.last != UInt8(ascii: "\n") {
-            let more = output.fileHandleForReading.availableData
-            try #require(!more.isEmpty, "the lock holder has ended")
-            answer.append(more)
-        }
-        try #require(String(decoding: answer, as: UTF8.self) == "locked\n")
-    }
-
-    func end() {
-        try? input.fileHandleForWriting.close()
-        process.waitUntilExit()
-    }
-
-    static func output(_ script: String, _ path: String) throws -> String {
-        let process = Process()
-        let output = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
-        process.arguments = ["-c", script, path]
-        process.standardOutput = output
-        try process.run()
-        let data = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return String(decoding: data, as: UTF8.self)
     }
 }

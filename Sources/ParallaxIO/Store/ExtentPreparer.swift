@@ -108,9 +108,20 @@ package final class ExtentPreparer: Sendable {
         state.withLock { body(&$0.allocator) }
     }
 
-    /// How many slots are prepared, and why the last one could not be.
-    package var status: (readyCount: Int, failure: MediumError?) {
-        state.withLock { ($0.ready.count, $0.failure) }
+    package struct Status: Equatable, Sendable {
+        /// Slots that nobody owns, prepared ones not counted.
+        package var freeCount: Int
+        package var readyCount: Int
+        /// Why the last slot could not be prepared, until one can.
+        package var failure: MediumError?
+    }
+
+    package var status: Status {
+        state.withLock { state in
+            Status(
+                freeCount: state.allocator.freeCount, readyCount: state.ready.count,
+                failure: state.failure)
+        }
     }
 
     private func wake() {

@@ -19,6 +19,10 @@ internal import ParallaxCore
 ///
 /// So: while a `StoreFile` lives, nothing else in the process opens its path (a second
 /// `StoreFile` that is refused costs the first one its pid for later refusals, never its lock).
+///
+/// A process that was killed keeps the flock, but no longer the fcntl lock, until its last write
+/// in flight has reached the device. That must be waited for: such a write would land on top of
+/// what the next daemon has recovered.
 package final class StoreFile: Sendable {
     package enum Access: Sendable {
         case readWrite
@@ -46,39 +50,46 @@ package final class StoreFile: Sendable {
 
     deinit { close(fileDescriptor) }
 
-    /// Opens an existing store.
+    /// Opens an existing store. `patienceMilliseconds`: how long to wait for a lock whose holder
+    /// has no name, which is most likely the last write of a process that was killed.
     package static func open(
-        path: String, access: Access = .readWrite
+        path: String, access: Access = .readWrite, patienceMilliseconds: Int = 5000
     ) throws(StoreFileError) -> StoreFile {
         guard let kind = try kind(of: path, for: .open) else {
             throw StoreFileError(.open, path, .notFound)
         }
-        let fileDescriptor = try openExisting(path, kind, access, for: .open)
-        return try lock(fileDescriptor, path, kind, access, for: .open)
+        let patience = Patience(milliseconds: patienceMilliseconds)
+        let fileDescriptor = try openExisting(path, kind, access, for: .open, patience)
+        return try lock(fileDescriptor, path, kind, access, for: .open, patience)
     }
 
     /// Makes a sparse file of `byteCount` bytes, or opens a block device that has at least as
     /// many (nil: whatever it has). An existing file is refused unless `replacesExisting`; then
     /// it loses its contents, but not while another process uses it.
     package static func create(
-        path: String, byteCount: UInt64?, replacesExisting: Bool = false
+        path: String, byteCount: UInt64?, replacesExisting: Bool = false,
+        patienceMilliseconds: Int = 5000
     ) throws(StoreFileError) -> StoreFile {
         if let byteCount, byteCount == 0 || byteCount % UInt64(blockBytes) != 0 {
             throw StoreFileError(.create, path, .badSize(byteCount))
         }
+        let patience = Patience(milliseconds: patienceMilliseconds)
         switch try kind(of: path, for: .create) {
         case .blockDevice:
-            let fileDescriptor = try openExisting(path, .blockDevice, .readWrite, for: .create)
-            let store = try lock(fileDescriptor, path, .blockDevice, .readWrite, for: .create)
+            let fileDescriptor = try openExisting(
+                path, .blockDevice, .readWrite, for: .create, patience)
+            let store = try lock(
+                fileDescriptor, path, .blockDevice, .readWrite, for: .create, patience)
             guard store.byteCount >= byteCount ?? UInt64(blockBytes) else {
                 throw StoreFileError(.create, path, .deviceTooSmall(store.byteCount))
             }
             return store
         case .file:
             guard replacesExisting else { throw StoreFileError(.create, path, .alreadyExists) }
-            let fileDescriptor = try openExisting(path, .file, .readWrite, for: .create)
+            let fileDescriptor = try openExisting(path, .file, .readWrite, for: .create, patience)
             return try lock(
-                fileDescriptor, path, .file, .readWrite, for: .create, resizingTo: byteCount)
+                fileDescriptor, path, .file, .readWrite, for: .create, patience,
+                resizingTo: byteCount)
         case nil:
             guard let byteCount else { throw StoreFileError(.create, path, .badSize(0)) }
             return try createFile(path, byteCount)
@@ -110,18 +121,41 @@ extension StoreFile {
         }
     }
 
+    /// Until when to try again.
+    private struct Patience {
+        private let deadline: UInt64
+
+        init(milliseconds: Int) {
+            deadline = parallax_monotonic_nanoseconds() + UInt64(max(0, milliseconds)) * 1_000_000
+        }
+
+        /// Sleeps a little, unless the time is up.
+        func isLeft() -> Bool {
+            guard parallax_monotonic_nanoseconds() < deadline else { return false }
+            usleep(10_000)
+            return true
+        }
+    }
+
     private static func openExisting(
-        _ path: String, _ kind: Kind, _ access: Access, for action: StoreFileError.Action
+        _ path: String, _ kind: Kind, _ access: Access, for action: StoreFileError.Action,
+        _ patience: Patience
     ) throws(StoreFileError) -> Int32 {
         var flags = access == .readWrite ? O_RDWR : O_RDONLY
         flags |= PARALLAX_O_CLOEXEC | PARALLAX_O_DIRECT
         if kind == .blockDevice && access == .readWrite { flags |= O_EXCL }
-        let fileDescriptor = Glibc.open(path, flags)
-        if fileDescriptor >= 0 { return fileDescriptor }
-        let code = errno
-        var reason = StoreFileError.reason(of: code, action: .open)
-        if code == EBUSY { reason = .inUse(processID: exclusiveUser(of: path)) }
-        throw StoreFileError(action, path, reason)
+        while true {
+            let fileDescriptor = Glibc.open(path, flags)
+            if fileDescriptor >= 0 { return fileDescriptor }
+            let code = errno
+            guard code == EBUSY else {
+                throw StoreFileError(action, path, StoreFileError.reason(of: code, action: .open))
+            }
+            let holder = exclusiveUser(of: path)
+            if holder > 0 || !patience.isLeft() {
+                throw StoreFileError(action, path, .inUse(processID: holder))
+            }
+        }
     }
 
     /// Who holds the lock of a block device that we may not even open.
@@ -135,16 +169,13 @@ extension StoreFile {
     /// Takes the locks, then gives a file its size. Owns the descriptor: closed on failure.
     private static func lock(
         _ fileDescriptor: Int32, _ path: String, _ kind: Kind, _ access: Access,
-        for action: StoreFileError.Action, resizingTo newByteCount: UInt64? = nil
+        for action: StoreFileError.Action, _ patience: Patience,
+        resizingTo newByteCount: UInt64? = nil
     ) throws(StoreFileError) -> StoreFile {
         do throws(StoreFileError) {
-            let isExclusive: Int32 = access == .readWrite ? 1 : 0
-            var holder: Int32 = 0
-            let result = parallax_lock(fileDescriptor, isExclusive, &holder)
-            if result == -EAGAIN {
-                throw StoreFileError(action, path, .inUse(processID: holder))
+            if let reason = lockObstacle(fileDescriptor, access, patience) {
+                throw StoreFileError(action, path, reason)
             }
-            if result < 0 { throw StoreFileError(action, path, .system(-result)) }
             if let newByteCount { try resize(fileDescriptor, path, to: newByteCount) }
             let byteCount = try size(of: fileDescriptor, path, kind, for: action)
             return StoreFile(
@@ -153,6 +184,19 @@ extension StoreFile {
         } catch {
             close(fileDescriptor)
             throw error
+        }
+    }
+
+    /// Takes the locks; nil on success.
+    private static func lockObstacle(
+        _ fileDescriptor: Int32, _ access: Access, _ patience: Patience
+    ) -> StoreFileError.Reason? {
+        while true {
+            var holder: Int32 = 0
+            let result = parallax_lock(fileDescriptor, access == .readWrite ? 1 : 0, &holder)
+            if result == 0 { return nil }
+            if result != -EAGAIN { return .system(-result) }
+            if holder > 0 || !patience.isLeft() { return .inUse(processID: holder) }
         }
     }
 
@@ -189,7 +233,8 @@ extension StoreFile {
         }
         do throws(StoreFileError) {
             let store = try lock(
-                fileDescriptor, path, .file, .readWrite, for: .create, resizingTo: byteCount)
+                fileDescriptor, path, .file, .readWrite, for: .create, Patience(milliseconds: 0),
+                resizingTo: byteCount)
             syncDirectory(of: path)
             return store
         } catch {

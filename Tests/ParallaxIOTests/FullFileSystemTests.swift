@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Foundation
+import Glibc
+import ParallaxCore
+import ParallaxIO
+import Testing
+
+/// Runs `body` with the directory of a file system of 1 MiB, which is gone afterwards. Nil where
+/// nobody lets us mount it.
+private func withTinyFileSystem<Result>(_ body: (String) throws -> Result) rethrows -> Result? {
+    let directory = "/tmp/io-test-tiny-\(UUID().uuidString)"
+    guard mkdir(directory, 0o700) == 0 else { return nil }
+    defer { rmdir(directory) }
+    let mount = output("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", directory)
+    guard mount != nil else { return nil }
+    defer { #expect(output("umount", directory) != nil, "\(directory) is still in use") }
+    return try body(directory)
+}
+
+/// A tmpfs has direct I/O since Linux 6.6.
+private let isAvailable =
+    withTinyFileSystem { directory in
+        (try? ScratchFile(byteCount: 4096, directory: directory)) != nil
+    } ?? false
+
+@Suite(
+    "A full file system",
+    .enabled(if: isAvailable, "needs the right to mount a tmpfs with direct I/O"))
+struct FullFileSystemTests {
+    @Test("a write without room is ENOSPC, and reading goes on", arguments: engines)
+    func write(engine: IOEngineKind) throws {
+        struct Body: ReactorTest {
+            func run<R: Reactor & ~Copyable>(_ reactor: inout R) throws {
+                let memory = try AlignedMemory(byteCount: 1 << 19)
+                memory.bytes.fill(with: 9)
+                #expect(try reactor.perform(.write, at: 0, memory.bytes) == 1 << 19)
+                var failure = 0
+                for round in 1..<4 where failure == 0 {
+                    let result = try reactor.perform(
+                        .write, at: UInt64(round) << 19, memory.bytes)
+                    if result < 0 { failure = result }
+                }
+                #expect(failure == -Int(ENOSPC))
+                memory.bytes.fill(with: 0)
+                #expect(try reactor.perform(.read, at: 0, memory.bytes) == 1 << 19)
+                #expect(memory.bytes.isFilled(with: 9))
+            }
+        }
+        try withTinyFileSystem { directory in
+            let file = try ScratchFile(byteCount: 16 << 20, directory: directory)
+            try Body().run(on: engine, fileDescriptor: file.fileDescriptor)
+        }
+    }
+
+    @Test("an extent that does not fit is not handed out as prepared, nor lost")
+    func preparer() throws {
+        try withTinyFileSystem { directory in
+            let store = try StoreFile.create(path: directory + "/store", byteCount: 16 << 20)
+            let preparer = ExtentPreparer(
+                store: store, firstExtentOffset: 0, extentBytes: 8 << 20, readyCountMax: 1,
+                allocator: SlotAllocator(slotCount: 2))
+            try preparer.start()
+            while preparer.status.failure == nil { sched_yield() }
+            #expect(preparer.status.failure?.errno == ENOSPC)
+            preparer.stop()
+            #expect(preparer.status.freeCount == 2)
+        }
+    }
+}
