@@ -95,8 +95,28 @@ import Testing
 
     @Test("a directory or random bytes in place of the file is an error, not a crash")
     func notAFile() throws {
-        #expect(failure { _ = try ConfigurationFile.load(path: "/tmp") } != nil)
+        let directory = failure { _ = try ConfigurationFile.load(path: "/tmp") }
+        #expect(directory != nil)
         let bytes = (0..<256).map { UInt8($0) }
-        #expect(failure { _ = try ConfigurationFile.parse(bytes, path: "p") } != nil)
+        let noise = failure { _ = try ConfigurationFile.parse(bytes, path: "p") }
+        #expect(noise != nil)
+    }
+
+    @Test("the example configuration is valid, and so is what it says of the defaults")
+    func example() throws {
+        let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+        let path = "/\(root)/packaging/parallax.toml"
+        let bytes = try SmallFile.read(path, limitBytes: 1 << 20)
+        let example = try ConfigurationFile.parse(bytes, path: path)
+        // Settings in comments are "# key = value"; prose has no equals sign after its first word.
+        let text = String(decoding: bytes, as: UTF8.self).split(separator: "\n").map { line in
+            line.split(separator: " ").dropFirst(2).first == "=" ? line.dropFirst(2) : line
+        }.joined(separator: "\n")
+        let spelledOut = try ConfigurationFile.parse(Array(text.utf8), path: path)
+        #expect(spelledOut.cacheSize == "256M")
+        var expected = try DaemonConfiguration(flags: example, file: PartialConfiguration())
+        expected.engine = .ioUring
+        #expect(
+            try DaemonConfiguration(flags: spelledOut, file: PartialConfiguration()) == expected)
     }
 }

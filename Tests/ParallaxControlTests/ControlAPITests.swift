@@ -162,10 +162,12 @@ import Testing
     func unreachable() throws {
         let directory = try TemporaryDirectory()
         let client = try ControlClient(socketPath: directory.file("none"))
-        #expect(failure { try client.ready() }?.message.contains("no daemon answers") == true)
+        let nobody = failure { try client.ready() }
+        #expect(nobody?.message.contains("no daemon answers") == true)
         try directory.write("", to: "file")
         let file = try ControlClient(socketPath: directory.file("file"))
-        #expect(failure { try file.ready() }?.kind == .unreachable)
+        let notASocket = failure { try file.ready() }
+        #expect(notASocket?.kind == .unreachable)
     }
 
     @Test("more clients than connections are served, the later ones a little later")

@@ -66,3 +66,14 @@ package func errnoText(_ number: Int32) -> String {
         return String(cString: base)
     }
 }
+
+/// `path` from the root, since another process has a working directory of its own.
+package func absolutePath(_ path: String) throws(ControlError) -> String {
+    guard !path.isEmpty, !path.hasPrefix("/") else { return path }
+    guard let directory = getcwd(nil, 0) else {
+        throw ControlError(.invalid, "cannot tell the current directory: \(errnoText(errno))")
+    }
+    defer { free(directory) }
+    let prefix = String(cString: directory)
+    return prefix == "/" ? "/\(path)" : "\(prefix)/\(path)"
+}

@@ -42,12 +42,12 @@ struct AttachCommand: ParsableCommand {
         try Usage.check { () throws(ControlError) in
             try VDIName.validate(vdi)
             guard let socket = vhostUser ?? nbdSocket else { return }
-            _ = try UnixAddress(path: Environment.absolutePath(socket))
+            _ = try UnixAddress(path: absolutePath(socket))
         }
     }
 
     func run() throws {
-        let socket = try (vhostUser ?? nbdSocket).map(Environment.absolutePath)
+        let socket = try (vhostUser ?? nbdSocket).map(absolutePath)
         let request = AttachRequest(
             kind: nbd ? .nbd : .vhostUser, socket: socket, readOnly: readOnly ? true : nil)
         let attachment = try connection.client().attach(vdi, request)

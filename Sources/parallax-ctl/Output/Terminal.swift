@@ -22,22 +22,11 @@ enum Terminal {
     }
 }
 
-/// The process's environment and place.
+/// The process's environment.
 enum Environment {
     /// Nil also when the variable is empty.
     static func value(_ name: String) -> String? {
         guard let text = getenv(name), text.pointee != 0 else { return nil }
         return String(cString: text)
-    }
-
-    /// The daemon has a working directory of its own, so paths are sent absolute.
-    static func absolutePath(_ path: String) throws(ControlError) -> String {
-        guard !path.isEmpty, !path.hasPrefix("/") else { return path }
-        guard let directory = getcwd(nil, 0) else {
-            throw ControlError(.invalid, "cannot tell the current directory: \(errnoText(errno))")
-        }
-        defer { free(directory) }
-        let prefix = String(cString: directory)
-        return prefix == "/" ? "/\(path)" : "\(prefix)/\(path)"
     }
 }

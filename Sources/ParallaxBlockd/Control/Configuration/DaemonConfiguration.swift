@@ -41,9 +41,13 @@ package struct DaemonConfiguration: Equatable, Sendable {
         engine = try Self.parseEngine(flags.engine ?? file.engine)
         cacheBytes = try Self.parseCacheSize(flags.cacheSize ?? file.cacheSize)
         logLevel = try Self.parseLogLevel(flags.logLevel ?? file.logLevel)
+        // Clients elsewhere read the NBD socket's path in a URI, and messages name the store.
+        storePath = try absolutePath(storePath)
+        nbdSocketPath = try absolutePath(nbdSocketPath)
+        stateDirectory = try absolutePath(stateDirectory)
         _ = try UnixAddress(path: controlSocketPath)
         _ = try UnixAddress(path: nbdSocketPath)
-        guard controlSocketPath != nbdSocketPath else {
+        guard try absolutePath(controlSocketPath) != nbdSocketPath else {
             throw ControlError(
                 .invalid, "the control socket and the NBD socket cannot both be \(nbdSocketPath)")
         }

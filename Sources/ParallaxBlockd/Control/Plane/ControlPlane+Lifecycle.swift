@@ -97,6 +97,7 @@ extension ControlPlane {
 
     /// Every VDI of every shard, asked at the same time.
     func allVDIs() async throws(ControlError) -> [(shard: Int, state: VDIState)] {
+        try requireRunning()
         let shards = runtime.shards
         return try await translatingErrors {
             try await withThrowingTaskGroup(of: (Int, [VDIState]).self) { group in

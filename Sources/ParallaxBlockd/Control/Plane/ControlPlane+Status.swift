@@ -59,6 +59,7 @@ extension ControlPlane {
     }
 
     private func shardStatuses() async throws(ControlError) -> [ShardStatus] {
+        try requireRunning()
         let shards = runtime.shards
         let statuses = try await translatingErrors {
             try await withThrowingTaskGroup(of: ShardStatus.self) { group in

@@ -140,6 +140,7 @@ extension ControlPlane {
     }
 
     func description(of entry: Entry) async throws(ControlError) -> VDIDescription {
+        try requireRunning()
         let shard = shard(of: entry)
         let states = try await translatingErrors { try await shard.vdis() }
         guard let state = states.first(where: { $0.identifier == entry.identifier }) else {

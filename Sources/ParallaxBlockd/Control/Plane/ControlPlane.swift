@@ -88,9 +88,7 @@ package actor ControlPlane {
             activeChanges -= 1
             if activeChanges == 0 { wakeIdleWaiters() }
         }
-        guard state != .stopping else {
-            throw ControlError(.stopping, "the daemon is stopping; try again when it is back")
-        }
+        try requireRunning()
         do {
             return try await change()
         } catch let error as ControlError {
@@ -98,6 +96,13 @@ package actor ControlPlane {
         } catch {
             log.error("unexpected error", metadata: ["error": "\(error)"])
             throw ControlError(.internalError, "the daemon met an unexpected error: \(error)")
+        }
+    }
+
+    /// Shards that have shut down answer no more.
+    func requireRunning() throws(ControlError) {
+        guard state != .stopping else {
+            throw ControlError(.stopping, "the daemon is stopping; try again when it is back")
         }
     }
 
