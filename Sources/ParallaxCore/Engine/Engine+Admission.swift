@@ -91,20 +91,24 @@ extension Engine {
     /// for others.
     private static let partsPerRequest = 128
 
+    /// Holes that one turn passes over for one request: a huge discard must not stop the shard.
+    private static let skipsPerTurn = 4096
+
     /// Cuts a request into parts and starts them, as far as there are free ones.
     mutating func issueParts(of index: Int) {
+        var skips = 0
         while !requests[index].isFullyIssued {
             guard requests[index].partsOutstanding < Self.partsPerRequest else { return }
             guard requests[index].status == .ok else {
                 requests[index].nextSector = requests[index].endSector
                 break
             }
-            if skipHole(index) { continue }
-            guard let part = parts.take() else {
-                if !requests[index].isQueued {
-                    requests[index].isQueued = true
-                    unissued.append(UInt32(index))
-                }
+            if skips < Self.skipsPerTurn, skipHole(index) {
+                skips += 1
+                continue
+            }
+            guard skips < Self.skipsPerTurn, let part = parts.take() else {
+                queueForParts(index)
                 return
             }
             parts[part] = nextPart(of: index)
@@ -112,6 +116,13 @@ extension Engine {
             ready.append(part, &parts)
         }
         if requests[index].partsOutstanding == 0 { finishRequest(index) }
+    }
+
+    /// The request gets more parts in a later turn.
+    mutating func queueForParts(_ index: Int) {
+        guard !requests[index].isQueued else { return }
+        requests[index].isQueued = true
+        unissued.append(UInt32(index))
     }
 
     /// Gives parts to the requests that wait for some.
@@ -211,7 +222,9 @@ extension Engine {
 
     private mutating func run(_ part: Int) {
         if parts[part].status != .ok {
-            finishPart(part)
+            // Pieces of it may be in chunks already: the last of them ends it.
+            parts[part].phase = .staged
+            if parts[part].outstanding == 0 { finishPart(part) }
         } else if parts[part].phase == .rereading {
             reread(part)
         } else if parts[part].kind == .allocation {
@@ -241,7 +254,7 @@ extension Engine {
 
     /// Sends the reads of the nodes that walks have found missing.
     mutating func sendNodeLoads() {
-        while !forest.wantedLoads.isEmpty, commands.freeCapacity > 0 {
+        while !forest.wantedLoads.isEmpty, readRoom > 0 {
             guard let frame = forest.wantedLoads.popFirst().map(Int.init) else { return }
             let address = forest.cache.frames[frame].address
             guard let slot = forest.extents.slot(of: address.extent),

@@ -60,7 +60,11 @@ extension Engine {
         let frames = (stagedOperations + 1) * RadixForest.framesPerChange
         if forest.cache.replayBound + frames > forest.cache.frameCount / 4 * 3 {
             checkpoint.isWanted = true
-            return .wait
+            // In a store that is full to the brim there may be no room even for that.
+            let isStuck =
+                checkpoint.phase == .idle && isStoreFull && extentsRequested == 0
+                && log.availableBlocks <= checkpointReserve / 2
+            return isStuck ? .full : .wait
         }
         let margin = reserve == .data ? 64 : 16
         guard log.availableBlocks < checkpointReserve + margin else { return nil }

@@ -11,6 +11,9 @@ extension Engine {
         return bounceMemory + Int(parts[part].bounce) * Self.bounceBlocks * blockBytes
     }
 
+    /// Reads that may be sent now: the log's writes and syncs always find room behind them.
+    var readRoom: Int { commands.freeCapacity - Self.commandHeadroom }
+
     /// Gives the part a bounce buffer if it needs one; false when it has to wait.
     mutating func takeBounce(_ part: Int) -> Bool {
         if parts[part].bounce >= 0 { return true }
@@ -49,7 +52,7 @@ extension Engine {
             parts[part].kind == .readSectors
             || requests[Int(parts[part].request)].needsBounce
         let count = Int(parts[part].blockCount)
-        guard commands.freeCapacity >= count else {
+        guard readRoom >= count else {
             starved.append(part, &parts)
             return
         }
@@ -255,7 +258,7 @@ extension Engine {
 
     /// Reads one block into a bounce buffer.
     mutating func reread(_ part: Int) {
-        guard commands.freeCapacity > 0 else {
+        guard readRoom > 0 else {
             starved.append(part, &parts)
             return
         }

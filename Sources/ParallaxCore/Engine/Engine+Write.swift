@@ -55,7 +55,7 @@ extension Engine {
             lockCount += 1
             lockedParts.append(UInt32(part))
         }
-        guard commands.freeCapacity > 0 else {
+        guard readRoom > 0 else {
             starved.append(part, &parts)
             return
         }
@@ -247,10 +247,7 @@ extension Engine {
         }
         requests[index].partsOutstanding -= 1
         if !requests[index].isFullyIssued {
-            if !requests[index].isQueued {
-                requests[index].isQueued = true
-                unissued.append(UInt32(index))
-            }
+            queueForParts(index)
         } else if requests[index].partsOutstanding == 0 {
             finishRequest(index)
         }

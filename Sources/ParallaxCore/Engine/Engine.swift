@@ -93,6 +93,7 @@ package struct Engine: ~Copyable {
     static let bounceBlocks = 16
     static let bounceCount = 64
     static let commandCapacity = 4096
+    static let commandHeadroom = 64
 
     init(
         configuration: EngineConfiguration, superblock: Superblock, root: CheckpointRoot,
