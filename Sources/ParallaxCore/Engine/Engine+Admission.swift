@@ -150,7 +150,8 @@ extension Engine {
         // A write that is under way and may be about to map what is a hole now counts as later.
         guard
             case .hole(let endBlock) = forest.walk(
-                catalog.vdis[Int(requests[index].request.vdi)], to: next / perBlock)
+                catalog.vdis[Int(requests[index].request.vdi)], to: next / perBlock,
+                mayLoad: false)
         else { return false }
         let (endSector, overflow) = endBlock.multipliedReportingOverflow(by: perBlock)
         let lastWhole = end / perBlock * perBlock
@@ -246,8 +247,42 @@ extension Engine {
         }
     }
 
+    /// Finds the leaf for the part at `block`. Anything but a leaf or a hole means that the part
+    /// has been put into a list and waits.
+    ///
+    /// With few frames, parts that load their paths at the same time would take each other's
+    /// nodes away for ever. So only as many may load as there are frames for their whole paths,
+    /// and none while the application of the log waits for a node.
+    mutating func walk(_ part: Int, to block: UInt64) -> RadixForest.Walk {
+        let vdi = catalog.vdis[Int(parts[part].vdi)]
+        var walk = forest.walk(vdi, to: block, mayLoad: false)
+        if case .starved = walk, !applierWaits, takeLoadPermit(part) {
+            walk = forest.walk(vdi, to: block)
+        }
+        switch walk {
+        case .leaf, .hole: returnLoadPermit(part)
+        case .loading(let frame): wait(part, forFrame: frame)
+        case .starved: starved.append(part, &parts)
+        }
+        return walk
+    }
+
+    private mutating func takeLoadPermit(_ part: Int) -> Bool {
+        if parts[part].mayLoad { return true }
+        guard loadPermits > 0 else { return false }
+        loadPermits -= 1
+        parts[part].mayLoad = true
+        return true
+    }
+
+    mutating func returnLoadPermit(_ part: Int) {
+        guard parts[part].mayLoad else { return }
+        parts[part].mayLoad = false
+        loadPermits += 1
+    }
+
     /// The part waits until the node in `frame` is loaded.
-    mutating func wait(_ part: Int, forFrame frame: Int) {
+    private mutating func wait(_ part: Int, forFrame frame: Int) {
         parts[part].next = forest.cache.frames[frame].waiters
         forest.cache.frames[frame].waiters = Int32(part)
     }

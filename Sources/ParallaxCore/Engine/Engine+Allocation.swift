@@ -10,11 +10,10 @@ extension Engine {
     mutating func startAllocation(_ part: Int) {
         let request = requests[Int(parts[part].request)].request
         let end = request.firstSector + request.sectorCount
-        let vdi = catalog.vdis[Int(parts[part].vdi)]
         while parts[part].cursor < end, parts[part].stagedBlocks < Int32(Self.leavesPerQuery) {
             let sector = parts[part].cursor
             let block = sector / UInt64(sectorsPerBlock)
-            switch forest.walk(vdi, to: block) {
+            switch walk(part, to: block) {
             case .hole(let endBlock):
                 let (next, overflow) = endBlock.multipliedReportingOverflow(
                     by: UInt64(sectorsPerBlock))
@@ -24,12 +23,7 @@ extension Engine {
                 guard reportLeaf(part, request, frame: frame, end: end) else {
                     return finishAllocation(part, request)
                 }
-            case .loading(let frame):
-                wait(part, forFrame: frame)
-                return
-            case .starved:
-                starved.append(part, &parts)
-                return
+            case .loading, .starved: return
             }
             parts[part].stagedBlocks += 1
         }

@@ -11,7 +11,8 @@ extension Engine {
             while log.chunks[index].appliedCount < log.chunks[index].operationCount {
                 let position = log.chunks[index].appliedCount
                 let operation = log.chunks[index].operations[position]
-                guard apply(operation, chunk: index) else { return }
+                applierWaits = !apply(operation, chunk: index)
+                if applierWaits { return }
                 log.chunks[index].appliedCount += 1
                 stagedOperations -= 1
                 changesSinceFreeze += 1

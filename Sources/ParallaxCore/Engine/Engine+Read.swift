@@ -30,18 +30,13 @@ extension Engine {
         let references = references(part)
         let count = Int(parts[part].blockCount)
         let first = parts[part].firstBlock
-        switch forest.walk(catalog.vdis[Int(parts[part].vdi)], to: first) {
+        switch walk(part, to: first) {
         case .leaf(let frame):
             let entries = forest.cache.entries(frame) + Int(first % UInt64(radixFanout))
             references.update(from: entries, count: count)
         case .hole:
             references.update(repeating: .hole, count: count)
-        case .loading(let frame):
-            wait(part, forFrame: frame)
-            return false
-        case .starved:
-            starved.append(part, &parts)
-            return false
+        case .loading, .starved: return false
         }
         return true
     }

@@ -12,19 +12,14 @@ extension Engine {
             finishPart(part)
             return
         }
-        switch forest.walk(catalog.vdis[Int(parts[part].vdi)], to: parts[part].firstBlock) {
+        switch walk(part, to: parts[part].firstBlock) {
         case .leaf: break
         case .hole:
             if parts[part].kind == .hole {
                 finishPart(part)
                 return
             }
-        case .loading(let frame):
-            wait(part, forFrame: frame)
-            return
-        case .starved:
-            starved.append(part, &parts)
-            return
+        case .loading, .starved: return
         }
         parts[part].phase = .staging
         if staging.isEmpty {
@@ -240,6 +235,7 @@ extension Engine {
         if finished.bounce >= 0 { bounces.giveBack(Int(finished.bounce)) }
         if finished.readEpoch != 2 { epochs.leave(finished.readEpoch) }
         unlock(part)
+        returnLoadPermit(part)
         parts.giveBack(part)
         let index = Int(finished.request)
         if finished.status != .ok && requests[index].status == .ok {

@@ -67,6 +67,10 @@ package struct Engine: ~Copyable {
     var stagedOperations = 0
     /// The node for which the application of the log waits, or -1.
     var applierFrame = -1
+    /// The application of the log waits for a node or for frames.
+    var applierWaits = false
+    /// Parts that may begin to load the nodes of their path, besides those that do already.
+    var loadPermits: Int
     /// Requests to the allocator that are not answered, and whether it had none at last.
     var extentsRequested = 0
     var isStoreFull = false
@@ -123,6 +127,8 @@ package struct Engine: ~Copyable {
         lockedParts = FixedRing(minimumCapacity: Limits.partsInFlight)
         commands = FixedRing(minimumCapacity: Self.commandCapacity)
         replies = FixedRing(minimumCapacity: requests.capacity)
+        // A quarter of the frames is never dirty; a path, and as much for what others pin.
+        loadPermits = max(1, frameCount / 4 / (2 * Limits.radixLevels))
         let before = LogSequenceNumber(root.replayLSN.rawValue - 1)
         appliedLSN = before
         durableLSN = before
@@ -202,11 +208,13 @@ extension Engine {
         advanceReleases()
     }
 
-    /// Whether nothing is in flight and everything that was written is in a durable checkpoint.
+    /// Whether nothing is in flight and everything that was written is in a durable checkpoint;
+    /// after a failure, whether every request has been answered.
     package var isIdle: Bool {
-        requests.usedCount == 0 && log.isQuiet && checkpoint.phase == .idle && commands.isEmpty
-            && !catalog.hasWork && releasing.isEmpty && grace.isEmpty
-            && (failure != nil || changesSinceFreeze == 0)
+        guard requests.usedCount == 0, commands.isEmpty else { return false }
+        if failure != nil { return true }
+        return log.isQuiet && checkpoint.phase == .idle && !catalog.hasWork
+            && releasing.isEmpty && grace.isEmpty && changesSinceFreeze == 0
     }
 
     /// Counters since the engine was opened, and its present state.

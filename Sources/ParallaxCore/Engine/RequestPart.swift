@@ -73,6 +73,8 @@ struct RequestPart: BitwiseCopyable {
     var bounce: Int32 = -1
     /// Holds the lock on its block.
     var holdsLock = false
+    /// Holds a permit to load nodes.
+    var mayLoad = false
     var status = BlockStatus.ok
     /// The block that is being read again.
     var rereadIndex: Int32 = 0

@@ -33,8 +33,9 @@ struct RadixForest: ~Copyable {
 }
 
 extension RadixForest {
-    /// Finds the leaf that maps `block`, starting the load of the first node that is missing.
-    mutating func walk(_ vdi: VDI, to block: UInt64) -> Walk {
+    /// Finds the leaf that maps `block`. Starts the load of the first node that is missing if it
+    /// `mayLoad`; else that is `.starved`.
+    mutating func walk(_ vdi: VDI, to block: UInt64, mayLoad: Bool = true) -> Walk {
         let span = VDI.span(levels: vdi.levels)
         guard block < span else { return .hole(end: .max) }
         var reference = vdi.root
@@ -51,7 +52,7 @@ extension RadixForest {
                 if cache.frames[found].state == .loading { return .loading(found) }
                 frame = found
             } else {
-                guard let started = cache.beginLoad(reference, level: level) else {
+                guard mayLoad, let started = cache.beginLoad(reference, level: level) else {
                     return .starved
                 }
                 wantedLoads.append(UInt32(started))
