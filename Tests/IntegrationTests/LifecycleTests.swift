@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import CLinux
+import Glibc
+import ParallaxControl
+import ParallaxGuest
+import Testing
+
+/// How the daemon starts, ends, and stands in the way of a second one.
+@Suite struct LifecycleTests {
+    @Test("SIGTERM under load ends it with 0, and every answered write is there afterwards")
+    func terminated() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "16M")
+        var load = VerifiedLoad(seed: 3, sectorCount: (16 << 20) / 512)
+        do {
+            var disk = try BlockDriver(connectingTo: socket, options: patientOptions(queues: 2))
+            try load.run(&disk, completions: 300)
+            #expect(try daemon.terminate() == 0)
+            try load.abandon(&disk)
+        }
+        #expect(!exists(socket))
+        #expect(!exists(daemon.controlSocket))
+        #expect(!exists(daemon.nbdSocket))
+        try daemon.start()
+        // A clean end leaves nothing to replay but the chunks of its own checkpoint.
+        let replayed = daemon.log.split(separator: " ").drop { $0 != "replayed" }.dropFirst().first
+        #expect(Int(replayed ?? "0") ?? 0 <= 8, "\(daemon.log)")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try load.verify(&disk)
+    }
+
+    @Test("an idle daemon ends at once")
+    func idle() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        #expect(try daemon.terminate() == 0)
+    }
+
+    @Test("a second daemon on the same store is refused and told who has it")
+    func secondDaemon() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let pid = try #require(daemon.process?.processID)
+        let second = try Command.run([
+            Programs.daemon, "--store", daemon.store, "--control", daemon.directory.file("c2"),
+            "--nbd", daemon.directory.file("n2"), "--state-dir", daemon.directory.file("s2"),
+        ])
+        #expect(second.code == 1)
+        #expect(second.errors.contains("\(pid)"), "\(second)")
+        #expect(second.errors.contains(daemon.store))
+        // Nor may the store be formatted under its feet.
+        let format = try daemon.run("store", "init", daemon.store, "--size", "64M", "--force")
+        #expect(format.code == 1)
+        #expect(format.errors.contains("\(pid)"), "\(format)")
+        #expect(try daemon.status().state == .ready)
+    }
+
+    @Test("a stale control socket is replaced, a live one and a file are left alone")
+    func controlSocket() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        try daemon.kill()
+        #expect(exists(daemon.controlSocket))
+        try daemon.start()
+
+        let other = try DaemonHarness()
+        let live = try Command.run([
+            Programs.daemon, "--store", other.store, "--control", daemon.controlSocket,
+            "--nbd", other.nbdSocket, "--state-dir", other.directory.file("state"),
+        ])
+        #expect(live.code == 1)
+        #expect(live.errors.contains("another process listens on it"), "\(live)")
+        #expect(try daemon.status().state == .ready)
+
+        try writeFile(other.controlSocket, Array("mine".utf8))
+        let file = try other.refusal()
+        #expect(file.code == 1)
+        #expect(file.errors.contains("not a socket"), "\(file)")
+        #expect(try readFile(other.controlSocket) == Array("mine".utf8))
+    }
+
+    @Test("the control socket belongs to its owner alone")
+    func permissions() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        var information = stat()
+        #expect(lstat(daemon.controlSocket, &information) == 0)
+        #expect(information.st_mode & 0o777 == 0o600)
+    }
+
+    @Test("attachments of both kinds come back after a clean restart")
+    func restart() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1M")
+        let shared = try daemon.createNBD("shared", size: "2M")
+        try daemon.ctl("vdi", "create", "alone", "--size", "3M")
+        let alone = try daemon.ctl("attach", "alone", "--nbd", daemon.directory.file("own.sock"))
+        try daemon.ctl("vdi", "create", "detached", "--size", "1M")
+        try daemon.ctl("attach", "detached", "--nbd")
+        try daemon.ctl("detach", "detached")
+        let before = try daemon.client.vdis()
+        try daemon.restart()
+        #expect(try daemon.client.vdis() == before)
+        #expect(try Command.succeed(["nbdinfo", "--size", shared]) == "2097152\n")
+        #expect(try Command.succeed(["nbdinfo", "--size", alone]) == "3145728\n")
+        let disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        #expect(disk.capacityBytes == 1 << 20)
+    }
+}

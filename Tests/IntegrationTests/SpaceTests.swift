@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Glibc
+import ParallaxControl
+import ParallaxGuest
+import Testing
+
+/// Thin disks, small caches and full stores.
+@Suite struct SpaceTests {
+    @Test("a hundred empty disks of 64 TiB cost nothing, and the last block of one works")
+    func thin() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let client = try daemon.client
+        let before = try daemon.status().store.usedBytes
+        for number in 0..<100 { _ = try client.create(name: "thin\(number)", sizeBytes: 64 << 40) }
+        try daemon.restart()
+        let vdis = try daemon.client.vdis()
+        #expect(vdis.count == 100)
+        #expect(Set(vdis.map(\.allocatedBytes)) == [0])
+        #expect(Set(vdis.map(\.sizeBytes)) == [64 << 40])
+        // Whole extents are counted, and all that was written fits into the open ones.
+        let after = try daemon.status().store.usedBytes
+        #expect(after <= before + 2 * (4 << 20), "\(after) bytes are used, \(before) were")
+
+        let socket = daemon.directory.file("s")
+        try daemon.ctl("attach", "thin42", "--vhost-user", socket)
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        let last = disk.config.capacitySectors - 8
+        #expect(last == (64 << 31) - 8)
+        let bytes = (0..<4096).map { UInt8(truncatingIfNeeded: $0 / 16) }
+        try disk.writeBlocking(sector: last, bytes)
+        try disk.flush()
+        try daemon.restart()
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        #expect(try disk.readBlocking(sector: last, byteCount: 4096) == bytes)
+        let before4K = try disk.readBlocking(sector: last - 8, byteCount: 4096)
+        #expect(Set(before4K) == [0])
+        #expect(try daemon.client.vdi("thin42").allocatedBytes <= 64 << 10)
+    }
+
+    @Test("the smallest disk can be filled to its end")
+    func smallest() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1M")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        let bytes = (0..<1 << 20).map { UInt8(truncatingIfNeeded: $0 / 4096 &+ 1) }
+        try disk.writeBlocking(sector: 0, bytes)
+        #expect(try daemon.client.vdi("disk").allocatedBytes == 1 << 20)
+        try daemon.kill()
+        try daemon.start()
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        let same = try disk.readBlocking(sector: 0, byteCount: 1 << 20) == bytes
+        #expect(same)
+    }
+
+    @Test(
+        "a disk whose tree is larger than the cache works, also after kill -9",
+        arguments: ["8G", "64T"])
+    func tinyCache(size: String) throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "1G"
+        options.cacheSize = "4M"
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: size)
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        // Each block has a leaf of its own; the shard's half of the cache holds 512 nodes.
+        var load = SparseLoad(seed: 8, blockCount: disk.config.capacitySectors / 8, count: 1200)
+        try load.write(&disk, generation: 1)
+        try load.verify(&disk)
+        try daemon.kill()
+        try daemon.start()
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try load.verify(&disk)
+        try load.write(&disk, generation: 2)
+        try daemon.restart()
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try load.verify(&disk)
+        let cached = try daemon.status().shards.map(\.cacheBytes)
+        #expect(cached.reduce(0, +) <= 4 << 20, "\(cached)")
+        // What is deleted has to be walked, and that must not need the whole tree in memory.
+        try daemon.ctl("detach", "disk")
+        try daemon.ctl("vdi", "delete", "disk")
+        #expect(try daemon.client.vdis().isEmpty)
+    }
+
+    @Test("a full store refuses writes, goes on reading, and works again after a deletion")
+    func full() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "64M"
+        options.extentSize = "1M"
+        options.shards = 1
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let victimSocket = try daemon.createVhost("victim", size: "16M")
+        var victimLoad = VerifiedLoad(seed: 9, sectorCount: (4 << 20) / 512)
+        do {
+            var victim = try BlockDriver(connectingTo: victimSocket, options: patientOptions())
+            try victimLoad.run(&victim, completions: 100)
+            try victimLoad.drain(&victim)
+            let piece = [UInt8](repeating: 7, count: 128 << 10)
+            for number in 32..<128 {
+                try victim.writeBlocking(sector: UInt64(number) * 256, piece)
+            }
+        }
+        let socket = try daemon.createVhost("disk", size: "1G")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        let written = try fill(&disk)
+        #expect(written > 64, "only \(written) writes of 128 KiB fitted")
+        #expect(written < 512)
+
+        // Everybody can read what was acknowledged.
+        var victim = try BlockDriver(connectingTo: victimSocket, options: patientOptions())
+        try victimLoad.verify(&victim)
+        try checkFill(&disk, written)
+        try disk.flush()
+        #expect(try daemon.status().state == .ready)
+
+        // Also after the daemon's death, with the store as full as it is.
+        try daemon.kill()
+        try daemon.start()
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try checkFill(&disk, written)
+
+        try daemon.ctl("detach", "victim")
+        try daemon.ctl("vdi", "delete", "victim")
+        try writeUntilItWorks(&disk, sector: 1 << 20)
+        try checkFill(&disk, written)
+        #expect(try daemon.terminate() == 0)
+    }
+
+    /// Writes pieces of 128 KiB until one fails; how many did not.
+    private func fill(_ disk: inout BlockDriver) throws -> Int {
+        for number in 0..<1024 {
+            let done = try disk.performForStatus(
+                .write, firstSector: UInt64(number) * 256, byteCount: 128 << 10
+            ) { $0.initializeMemory(as: UInt8.self, repeating: UInt8(number % 250 + 1)) }
+            if done.status != BlockStatusByte.ok {
+                #expect(done.status == BlockStatusByte.ioError)
+                return number
+            }
+        }
+        return 1024
+    }
+
+    private func checkFill(_ disk: inout BlockDriver, _ count: Int) throws {
+        for number in 0..<count {
+            let slot = try disk.perform(
+                .read, firstSector: UInt64(number) * 256, byteCount: 128 << 10)
+            let buffer = disk.buffer(queue: 0, slot: slot)
+            guard let base = buffer.baseAddress, buffer[0] == UInt8(number % 250 + 1),
+                memcmp(base, base + 1, (128 << 10) - 1) == 0
+            else { throw TestFailure("piece \(number) does not hold what was written") }
+        }
+    }
+
+    /// The space of what was deleted comes back in the background.
+    private func writeUntilItWorks(_ disk: inout BlockDriver, sector: UInt64) throws {
+        let start = ContinuousClock.now
+        while ContinuousClock.now - start < .seconds(ChildProcess.patienceSeconds) {
+            let done = try disk.performForStatus(
+                .write, firstSector: sector, byteCount: 128 << 10)
+            if done.status == BlockStatusByte.ok { return }
+        }
+        throw TestFailure("no space came back")
+    }
+}
