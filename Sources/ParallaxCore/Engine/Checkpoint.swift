@@ -48,6 +48,8 @@ struct Checkpoint: ~Copyable {
     let rootBuffer: UnsafeMutablePointer<DataSegment>
     /// Somebody wants one soon.
     var isWanted = false
+    /// Changes wait for one: there are no frames for them, or no space.
+    var isNeeded = false
     var isAwaitingRootWrite = false
     var lastStart: UInt64 = 0
 

@@ -17,6 +17,9 @@ extension Engine {
         pending.endSector = request.firstSector + request.sectorCount
         pending.needsBounce = needsBounce(request)
         requests[index] = pending
+        if request.session != Catalog.internalSession {
+            catalog.vdis[Int(request.vdi)].requestsInFlight += 1
+        }
         count(request)
         if request.operation == .flush {
             requests[index].flushLSN = answeredLSN
@@ -32,8 +35,12 @@ extension Engine {
     /// The edge behind which a request is believed.
     private func check(_ request: BlockRequest) -> BlockStatus {
         guard catalog.isOpen(request.vdi) else { return .shuttingDown }
+        let vdi = catalog.vdis[Int(request.vdi)]
+        let isInternal = request.session == Catalog.internalSession
+        guard isInternal || !vdi.isDeleting else { return .shuttingDown }
         if request.operation == .flush { return .ok }
-        let sectors = catalog.vdis[Int(request.vdi)].sizeBlocks * UInt64(sectorsPerBlock)
+        let blocks = isInternal ? vdi.sizeBlocks : min(vdi.sizeBlocks, vdi.endWhileShrinking)
+        let sectors = blocks * UInt64(sectorsPerBlock)
         let (end, overflow) = request.firstSector.addingReportingOverflow(request.sectorCount)
         guard !overflow, end <= sectors else { return .outOfRange }
         if request.operation == .allocation { return checkAllocation(request) }

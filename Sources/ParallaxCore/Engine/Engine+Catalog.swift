@@ -41,6 +41,7 @@ extension Engine {
         if catalog.active == nil { beginChange() }
         guard let active = catalog.active else { return }
         switch active.phase {
+        case .draining: discardBehindEnd(active)
         case .staging: stageCatalogRecord(active)
         case .syncing(let lsn) where durableLSN >= lsn:
             catalog.finishActive(.success(identifier(active.record)))
@@ -73,7 +74,7 @@ extension Engine {
             let record = try validate(change)
             catalog.active = Catalog.Active(record: record, ticket: ticket, phase: .staging)
             if case .resize(let identifier, let sizeBytes) = record {
-                discardBehind(identifier, sizeBytes)
+                beginShrinking(identifier, sizeBytes)
             }
         } catch {
             catalog.replies.append(CatalogReply(ticket: ticket, result: .failure(error)))
@@ -116,15 +117,31 @@ extension Engine {
     }
 
     /// What lies behind a smaller end goes first: else it would come back when the VDI grows again.
-    private mutating func discardBehind(_ identifier: VDIIdentifier, _ sizeBytes: UInt64) {
+    /// And before that, requests that reach there must have ended; new ones are refused.
+    private mutating func beginShrinking(_ identifier: VDIIdentifier, _ sizeBytes: UInt64) {
         guard let handle = catalog.handle(of: identifier) else { return }
         let blocks = sizeBytes / UInt64(blockBytes)
-        let oldBlocks = catalog.vdis[Int(handle)].sizeBlocks
-        guard blocks < oldBlocks else { return }
+        guard blocks < catalog.vdis[Int(handle)].sizeBlocks else { return }
+        catalog.vdis[Int(handle)].endWhileShrinking = blocks
+        catalog.active?.phase = .draining
+    }
+
+    private mutating func discardBehindEnd(_ active: Catalog.Active) {
+        guard case .resize(let identifier, let sizeBytes) = active.record,
+            let handle = catalog.handle(of: identifier)
+        else { return }
+        let blocks = sizeBytes / UInt64(blockBytes)
+        for index in 0..<requests.capacity {
+            let pending = requests[index]
+            guard
+                !pending.isInUse || pending.request.vdi != handle
+                    || pending.endSector <= blocks * UInt64(sectorsPerBlock)
+            else { return }
+        }
         catalog.active?.phase = .discarding
         submitInternal(
             tag: Catalog.InternalTag.shrink, handle: handle, firstBlock: blocks,
-            count: oldBlocks - blocks)
+            count: catalog.vdis[Int(handle)].sizeBlocks - blocks)
     }
 
     private mutating func submitInternal(
@@ -139,7 +156,7 @@ extension Engine {
 
     private mutating func stageCatalogRecord(_ active: Catalog.Active) {
         let bytes = ChunkRecord.vdiFixedBytes + active.record.encodedBytes
-        switch prepareChunk(recordBytes: bytes, payloadBlocks: 0, reserve: .changes) {
+        switch prepareChunk(recordBytes: bytes, payloadBlocks: 0, reserve: active.record.reserve) {
         case .go: break
         case .wait: return
         case .full:
@@ -164,11 +181,19 @@ extension Engine {
 
     /// The active change's record is in a chunk that is on the device: carries it out.
     mutating func applyCatalogRecord(lsn: LogSequenceNumber) {
-        guard let active = catalog.active, catalog.apply(active.record) else {
+        guard let active = catalog.active, carryOut(active.record) else {
             preconditionFailure("Engine: a catalogue record without its change")
         }
         catalog.active?.phase = .syncing(lsn)
         if case .purge = active.record { catalog.active = nil }
+    }
+
+    /// Changes the catalogue as a record of the log says; false when the two do not fit.
+    mutating func carryOut(_ record: CatalogRecord) -> Bool {
+        if case .purge(let identifier) = record, let handle = catalog.handle(of: identifier) {
+            forest.dropEmptyTree(&catalog.vdis[Int(handle)])
+        }
+        return catalog.apply(record)
     }
 
     /// Gives the blocks of deleted VDIs back: discards all of one, then forgets it. Both are in
@@ -181,7 +206,7 @@ extension Engine {
             catalog.active = Catalog.Active(
                 record: .purge(catalog.vdis[Int(handle)].identifier), ticket: nil,
                 phase: .staging)
-        } else if catalog.active == nil, let handle = catalog.nextDeleting {
+        } else if catalog.active == nil, let handle = catalog.nextPurgeable {
             catalog.purging = handle
             submitInternal(
                 tag: Catalog.InternalTag.purge, handle: handle, firstBlock: 0,

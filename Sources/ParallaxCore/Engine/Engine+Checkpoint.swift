@@ -31,19 +31,22 @@ extension Engine {
     }
 
     private mutating func beginCheckpointIfDue() {
-        guard changesSinceFreeze > 0 else {
+        // A second checkpoint without a change between drops what the first still needed.
+        guard changesSinceFreeze > 0 || (checkpoint.isNeeded && hasEmptyExtents) else {
             checkpoint.isWanted = false
+            checkpoint.isNeeded = false
             return
         }
         let age = now >= checkpoint.lastStart ? now - checkpoint.lastStart : 0
-        let isDue =
+        let isWelcome =
             checkpoint.isWanted || bytesSinceCheckpoint >= configuration.checkpointLogBytes
             || forest.cache.replayBound > forest.cache.frameCount / 4
             || age >= configuration.checkpointIntervalNanoseconds
+        let isDue = checkpoint.isNeeded || (isWelcome && !isShortOfSpace)
         // The frozen trees must be those after a whole chunk, so that replay can start at the next.
         let isAtBoundary =
             log.inFlight.isEmpty || log.chunks[Int(log.inFlight[0])].appliedCount == 0
-        guard isDue, isAtBoundary, log.availableBlocks > checkpointReserve / 2 else { return }
+        guard isDue, isAtBoundary, hasRoomForCheckpoint else { return }
         freeze()
     }
 
@@ -67,6 +70,7 @@ extension Engine {
             nextVDI: catalog.nextNumber)
         checkpoint.level = 0
         checkpoint.isWanted = false
+        checkpoint.isNeeded = false
         checkpoint.lastStart = now
         checkpoint.phase = .nodes
         changesSinceFreeze = 0
@@ -117,7 +121,7 @@ extension Engine {
         log.chunks[building].payloadBlocks += 1
         chunk.nodeFrames[block] = Int32(frame)
         forest.extents.addCheckpointLive(chunk.extent, 1)
-        if !node.isSuperseded { forest.extents.addLive(chunk.extent, 1) }
+        if !node.isSuperseded { forest.addLiveNode(in: chunk.extent) }
         forest.cache.beginWrite(
             frame, address: chunk.address(ofPayload: block), checksum: checksum)
         counters.checkpointNodes += 1

@@ -2,17 +2,6 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 extension Engine {
-    /// What a caller may use of the log's last blocks.
-    enum Reserve {
-        /// New data: leaves room for a checkpoint.
-        case data
-        /// Holes and changes of the catalogue: may go a little further, so that space can be
-        /// freed in a full store.
-        case changes
-        /// The checkpoint itself.
-        case checkpoint
-    }
-
     enum ChunkRoom { case go, wait, full }
 
     /// The device reads and writes these, among others; it may register them.
@@ -26,8 +15,10 @@ extension Engine {
 
     mutating func prepareChunk(forPart part: Int) -> ChunkRoom {
         if parts[part].kind == .hole {
+            let session = requests[Int(parts[part].request)].request.session
             return prepareChunk(
-                recordBytes: ChunkRecord.holeBytes, payloadBlocks: 0, reserve: .changes)
+                recordBytes: ChunkRecord.holeBytes, payloadBlocks: 0,
+                reserve: session == Catalog.internalSession ? .deletion : .holes)
         }
         return prepareChunk(
             recordBytes: ChunkRecord.dataFixedBytes + 4, payloadBlocks: 1, reserve: .data)
@@ -41,7 +32,7 @@ extension Engine {
             switch log.openChunk(extents: &forest.extents) {
             case .open: break
             case .noBuffer: return .wait
-            case .noExtent: return isStoreFull && !mayFreeExtents ? .full : .wait
+            case .noExtent: return isStoreFull && reserve != .checkpoint ? .full : .wait
             }
             let chunk = log.chunks[log.building]
             if chunk.recordRoom >= recordBytes && chunk.payloadRoom >= payloadBlocks {
@@ -50,50 +41,6 @@ extension Engine {
             guard log.inFlightCount < configuration.maxChunksInFlight else { return .wait }
             sealChunk()
         }
-    }
-
-    /// Holds changes back while a replay would need too many node frames, or the log too much
-    /// space: then a checkpoint has to come first.
-    private mutating func throttle(_ reserve: Reserve) -> ChunkRoom? {
-        guard reserve != .checkpoint else { return nil }
-        guard failure == nil else { return .wait }
-        let frames = (stagedOperations + 1) * RadixForest.framesPerChange
-        if forest.cache.replayBound + frames > forest.cache.frameCount / 4 * 3 {
-            checkpoint.isWanted = true
-            // In a store that is full to the brim there may be no room even for that.
-            let isStuck =
-                checkpoint.phase == .idle && isStoreFull && extentsRequested == 0
-                && log.availableBlocks <= checkpointReserve / 2
-            return isStuck ? .full : .wait
-        }
-        let margin = reserve == .data ? 64 : 16
-        guard log.availableBlocks < checkpointReserve + margin else { return nil }
-        guard isStoreFull, extentsRequested == 0 else { return .wait }
-        if mayFreeExtents {
-            checkpoint.isWanted = true
-            return .wait
-        }
-        return .full
-    }
-
-    /// Blocks of log that a checkpoint begun now might need.
-    var checkpointReserve: Int {
-        let nodes = forest.cache.replayBound + stagedOperations * 2
-        return nodes + nodes / 64
-            + checkpoint.tableBlocks(
-                extents: forest.extents.count, vdis: catalog.openCount) + 32
-    }
-
-    /// Whether a checkpoint would free an extent.
-    private var mayFreeExtents: Bool {
-        if checkpoint.phase != .idle || !releasing.isEmpty || !grace.isEmpty || !released.isEmpty {
-            return true
-        }
-        for index in 0..<forest.extents.count {
-            let extent = forest.extents[index]
-            if extent.state == .sealed && extent.live == 0 { return true }
-        }
-        return false
     }
 
     /// Writes what the turn has gathered, unless enough chunks are on their way: then the next
@@ -177,7 +124,7 @@ extension Engine {
         log.chunks[chunk].appliedCount = log.chunks[chunk].operationCount
     }
 
-    private mutating func failPart(_ part: Int) {
+    mutating func failPart(_ part: Int) {
         parts[part].status = .ioError
         parts[part].phase = .staged
         if parts[part].outstanding == 0 { finishPart(part) }
@@ -185,14 +132,6 @@ extension Engine {
 }
 
 extension Engine {
-    /// Extents to ask the allocator for now.
-    package var wantedExtents: Int {
-        guard failure == nil, !isStoreFull else { return 0 }
-        let target = configuration.leasesAhead + checkpointReserve / superblock.extentBlocks
-        let limit = min(target, log.leases.capacity / 2)
-        return max(0, limit - log.leases.count - extentsRequested)
-    }
-
     package mutating func noteExtentRequested() { extentsRequested += 1 }
 
     /// The allocator's answer to one request: a slot, or nil when the store is full.

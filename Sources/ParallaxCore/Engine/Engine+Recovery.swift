@@ -126,6 +126,9 @@ extension Engine {
             }
             catalog.insert(record)
         }
+        let live = tables.extents.reduce(0) { $0 + Int($1.live) }
+        let data = tables.records.reduce(0) { $0 &+ Int(truncatingIfNeeded: $1.allocatedBlocks) }
+        forest.liveNodes = max(0, live &- data)
     }
 }
 
@@ -195,7 +198,7 @@ extension Engine {
         case .lease(let extent, let slot):
             try replayLease(extent, slot)
         case .vdi(let change):
-            guard catalog.apply(change) else {
+            guard carryOut(change) else {
                 throw Self.damaged("chunk \(header.lsn.rawValue) changes a VDI that is not there")
             }
             changesSinceFreeze += 1

@@ -62,6 +62,8 @@ extension Engine {
 
     /// The old block is in the bounce buffer: lays the new sectors over it.
     mutating func finishModifyRead(_ part: Int) {
+        // From here on the part may wait for space, which may wait for the reads of old slots.
+        leaveEpoch(part)
         guard parts[part].status == .ok, verifyBounce(part) else {
             if parts[part].status == .ok { parts[part].status = .corrupt }
             finishPart(part)
@@ -139,6 +141,10 @@ extension Engine {
     /// would have to wait as well.
     @discardableResult
     mutating func stage(_ part: Int) -> Bool {
+        guard failure == nil else {
+            failPart(part)
+            return true
+        }
         if !parts[part].holdsLock,
             isLocked(
                 parts[part].vdi, parts[part].firstBlock, count: UInt64(parts[part].blockCount))
@@ -233,7 +239,7 @@ extension Engine {
     mutating func finishPart(_ part: Int) {
         let finished = parts[part]
         if finished.bounce >= 0 { bounces.giveBack(Int(finished.bounce)) }
-        if finished.readEpoch != 2 { epochs.leave(finished.readEpoch) }
+        leaveEpoch(part)
         unlock(part)
         returnLoadPermit(part)
         parts.giveBack(part)
@@ -247,6 +253,13 @@ extension Engine {
         } else if requests[index].partsOutstanding == 0 {
             finishRequest(index)
         }
+    }
+
+    /// None of the part's device reads is under way any more.
+    private mutating func leaveEpoch(_ part: Int) {
+        guard parts[part].readEpoch != 2 else { return }
+        epochs.leave(parts[part].readEpoch)
+        parts[part].readEpoch = 2
     }
 
     /// All parts are over: answers, or waits for the sync that the request asked for.
@@ -264,11 +277,13 @@ extension Engine {
 
     mutating func reply(_ index: Int) {
         let pending = requests[index]
+        requests[index].isInUse = false
         requests.giveBack(index)
         if pending.request.session == Catalog.internalSession {
             catalog.finishInternal(tag: pending.request.tag, status: pending.status)
             return
         }
+        catalog.vdis[Int(pending.request.vdi)].requestsInFlight -= 1
         replies.append(
             BlockReply(
                 session: pending.request.session, tag: pending.request.tag,

@@ -114,7 +114,8 @@ package struct Engine: ~Copyable {
         requests = SlotTable(
             capacity: Limits.requestsInFlight + Catalog.internalRequests,
             repeating: PendingRequest(
-                request: BlockRequest(operation: .flush, vdi: 0, session: 0, tag: 0)))
+                request: BlockRequest(operation: .flush, vdi: 0, session: 0, tag: 0),
+                isInUse: false))
         parts = SlotTable(capacity: Limits.partsInFlight, repeating: RequestPart())
         partReferences = .allocate(capacity: Limits.partsInFlight * Self.partReferenceCount)
         partBuffers = .allocate(capacity: Limits.partsInFlight * Self.partBufferCount)
@@ -208,13 +209,13 @@ extension Engine {
         advanceReleases()
     }
 
-    /// Whether nothing is in flight and everything that was written is in a durable checkpoint;
-    /// after a failure, whether every request has been answered.
+    /// Whether nothing is in flight and everything that was written is in a durable checkpoint, as
+    /// far as there is space for one; after a failure, whether every request has been answered.
     package var isIdle: Bool {
         guard requests.usedCount == 0, commands.isEmpty else { return false }
         if failure != nil { return true }
         return log.isQuiet && checkpoint.phase == .idle && !catalog.hasWork
-            && releasing.isEmpty && grace.isEmpty && changesSinceFreeze == 0
+            && releasing.isEmpty && grace.isEmpty && (changesSinceFreeze == 0 || isShortOfSpace)
     }
 
     /// Counters since the engine was opened, and its present state.

@@ -8,6 +8,7 @@ struct PendingRequest: BitwiseCopyable {
     var nextSector: UInt64 = 0
     var endSector: UInt64 = 0
     var partsOutstanding: Int32 = 0
+    var isInUse = true
     /// The first error of any part.
     var status = BlockStatus.ok
     /// The guest's memory cannot be handed to the device: it goes through bounce buffers.

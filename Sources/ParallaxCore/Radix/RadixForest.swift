@@ -11,6 +11,8 @@
 struct RadixForest: ~Copyable {
     var cache: NodeCache
     var extents: ExtentTable
+    /// Nodes in the store to which the current trees refer.
+    var liveNodes = 0
     /// Loads that the engine must ask the device for.
     var wantedLoads: FixedRing<UInt32>
 
@@ -131,7 +133,14 @@ extension RadixForest {
             cache.frames[frame].isSuperseded = true
         } else {
             extents.removeLive(cache.frames[frame].address.extent, 1)
+            liveNodes -= 1
         }
+    }
+
+    /// A node of a current tree has its place.
+    mutating func addLiveNode(in extent: ExtentNumber) {
+        extents.addLive(extent, 1)
+        liveNodes += 1
     }
 
     private func residentReference(_ frame: Int, _ vdi: VDI) -> BlockReference {
@@ -226,6 +235,13 @@ extension RadixForest {
 }
 
 extension RadixForest {
+    /// Lets go of the nodes of a tree that maps nothing any more.
+    mutating func dropEmptyTree(_ vdi: inout VDI) {
+        if vdi.root.address.isResident { cache.release(vdi.root.address.residentFrame) }
+        vdi.root = .hole
+        vdi.levels = 0
+    }
+
     /// Replaces the resident references of a node to children that have their place by then.
     mutating func resolveChildren(_ frame: Int) {
         let entries = cache.entries(frame)

@@ -14,6 +14,8 @@ struct Catalog: ~Copyable {
     enum Phase: Equatable {
         /// Blocks behind the new end are being discarded.
         case discarding
+        /// Requests that reach behind the new end are still under way.
+        case draining
         /// The record is to go into a chunk.
         case staging
         /// The record is in a chunk that is not applied.
@@ -63,8 +65,14 @@ struct Catalog: ~Copyable {
     /// Whether a change or a deletion is under way.
     var hasWork: Bool { active != nil || !waiting.isEmpty || purging != nil || nextDeleting != nil }
 
-    var nextDeleting: UInt32? {
-        for handle in 0..<count where vdis[handle].isOpen && vdis[handle].isDeleting {
+    var nextDeleting: UInt32? { firstDeleting { _ in true } }
+
+    /// A deleted VDI that no request can write to any more.
+    var nextPurgeable: UInt32? { firstDeleting { $0.requestsInFlight == 0 } }
+
+    private func firstDeleting(_ isFit: (VDI) -> Bool) -> UInt32? {
+        for handle in 0..<count
+        where vdis[handle].isOpen && vdis[handle].isDeleting && isFit(vdis[handle]) {
             return UInt32(handle)
         }
         return nil
@@ -157,6 +165,9 @@ struct Catalog: ~Copyable {
 
     /// Answers the active change and makes room for the next.
     mutating func finishActive(_ result: Result<VDIIdentifier, CatalogError>) {
+        if case .resize(let identifier, _) = active?.record, let handle = handle(of: identifier) {
+            vdis[Int(handle)].endWhileShrinking = .max
+        }
         if let ticket = active?.ticket {
             replies.append(CatalogReply(ticket: ticket, result: result))
         }

@@ -21,6 +21,10 @@ struct VDI: BitwiseCopyable {
     var allocatedBlocks: UInt64 = 0
     var isOpen = false
     var isDeleting = false
+    /// Requests of front ends; what a deletion frees must not be written to any more.
+    var requestsInFlight: UInt32 = 0
+    /// While the VDI is being made smaller: requests behind this end are refused already.
+    var endWhileShrinking = UInt64.max
 
     /// Blocks that a tree of this height can map.
     static func span(levels: Int) -> UInt64 {

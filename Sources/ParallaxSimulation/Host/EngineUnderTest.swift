@@ -27,6 +27,8 @@ package protocol EngineUnderTest: AnyObject {
     func requestCheckpoint()
     var isIdle: Bool { get }
     var failureMessage: String? { get }
+    /// For the report of a run that hangs.
+    var diagnosis: String { get }
 }
 
 /// A change of the catalog, as the simulator asks for it.

@@ -49,6 +49,7 @@ package struct RequestInFlight {
     package var memory: RequestMemory?
     /// Whether the store was out of space, or a device error happened, since then.
     package var nilSuppliesBefore: Int
+    package var wasFullBefore = false
     package var errorsBefore: Int
     package var isVerification: Bool
 }

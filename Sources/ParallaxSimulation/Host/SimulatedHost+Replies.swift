@@ -131,7 +131,8 @@ extension SimulatedHost {
             statistics.noSpace += 1
             if case .mutation = request.expectation {
                 isLegal =
-                    stream.lastSupplyWasNil || stream.nilSupplies > request.nilSuppliesBefore
+                    stream.lastSupplyWasNil || request.wasFullBefore
+                    || stream.nilSupplies > request.nilSuppliesBefore
             } else {
                 isLegal = false
             }

@@ -37,8 +37,8 @@ extension SimulatedHost {
         let expectation = expect(wish, disk, stream, memory)
         stream.requests[tag] = RequestInFlight(
             expectation: expectation, disk: disk.identifier, sectors: wish.sectors, memory: memory,
-            nilSuppliesBefore: stream.nilSupplies, errorsBefore: device.statistics.errors,
-            isVerification: isVerification)
+            nilSuppliesBefore: stream.nilSupplies, wasFullBefore: stream.lastSupplyWasNil,
+            errorsBefore: device.statistics.errors, isVerification: isVerification)
         disk.requestsInFlight += 1
         statistics.requests += 1
         trace.note(

@@ -31,7 +31,8 @@ extension SimulatedHost {
             guard idle < Self.patience, total < Self.totalPatience else {
                 let waiting = streams.map {
                     "stream \($0.index): \($0.requests.keys.sorted().prefix(8)), "
-                        + "changes \($0.changes.keys.sorted())"
+                        + "changes \($0.changes.keys.sorted()), "
+                        + "engine: \($0.engine?.diagnosis ?? "none")"
                 }
                 throw SimulationFailure(
                     "no progress while waiting for \(what); \(waiting), "

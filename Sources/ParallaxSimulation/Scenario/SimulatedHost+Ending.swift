@@ -38,8 +38,8 @@ extension SimulatedHost {
         let expected = store.slotCount - streams.count * Self.slotsKeptByStream
         guard freeSlots.count >= expected else {
             throw SimulationFailure(
-                "with all VDIs deleted only \(freeSlots.count) of \(store.slotCount) slots are free"
-            )
+                "with all VDIs deleted only \(freeSlots.count) of \(store.slotCount) slots are free; "
+                    + streams.map { $0.engine?.diagnosis ?? "" }.joined(separator: "; "))
         }
         for stream in streams {
             change(
@@ -59,6 +59,7 @@ extension SimulatedHost {
         try verify()
     }
 
-    /// The open extent, those leased ahead of the log, and what the last checkpoint still needs.
-    private static let slotsKeptByStream = 5
+    /// The open extent, those leased ahead of the log so that a checkpoint has room in any case,
+    /// and what the last checkpoint still needs.
+    private static let slotsKeptByStream = 8
 }

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Who may use the last blocks of the log, so that a full store can always be emptied again.
+///
+/// ```
+///   blocks left in the log and in leased extents
+///   | data, new VDIs | holes that guests ask for | deletions | checkpoints |
+///   ^ plenty         ^ checkpoint + 2 of the      ^ + 1       ^ checkpoint  ^ 0
+///                      largest possible
+/// ```
+/// To free an extent takes a deletion, the holes that it makes, and a checkpoint. A checkpoint
+/// that a crash cuts off has used its blocks for nothing, and one that frees nothing uses them for
+/// little: so data leave room for two of the largest kind, and in a full store a checkpoint begins
+/// only if it frees an extent, or if dirty nodes leave no other way.
+extension CatalogRecord {
+    /// What may be used of the log for this record.
+    var reserve: Engine.Reserve {
+        switch self {
+        case .create, .resize, .rename: .holes
+        case .delete, .purge: .deletion
+        }
+    }
+}
+
+extension Engine {
+    /// What a caller may use of the log's last blocks.
+    enum Reserve {
+        /// What makes the store fuller.
+        case data
+        /// Holes that guests ask for.
+        case holes
+        /// Deletions and what they entail.
+        case deletion
+        /// The checkpoint itself.
+        case checkpoint
+    }
+
+    /// Holds changes back while a replay would need too many node frames, or the log too much
+    /// space: then a checkpoint has to come first.
+    mutating func throttle(_ reserve: Reserve) -> ChunkRoom? {
+        guard reserve != .checkpoint else { return nil }
+        guard failure == nil else { return .wait }
+        let frames = (stagedOperations + 1) * RadixForest.framesPerChange
+        if forest.cache.replayBound + frames > forest.cache.frameCount / 4 * 3 {
+            checkpoint.isNeeded = true
+            let isHopeless = isStoreFull && checkpoint.phase == .idle && !hasRoomForCheckpoint
+            return isHopeless ? .full : .wait
+        }
+        guard usableBlocks < blocksToLeave(by: reserve) else { return nil }
+        guard isStoreFull, extentsRequested == 0 else { return .wait }
+        if mayFreeExtents {
+            checkpoint.isNeeded = true
+            return .wait
+        }
+        return .full
+    }
+
+    private func blocksToLeave(by reserve: Reserve) -> Int {
+        switch reserve {
+        case .data: checkpointReserve + 2 * largestCheckpoint + purgeReserve + 64
+        case .holes: checkpointReserve + largestCheckpoint + purgeReserve
+        case .deletion: checkpointReserve + 16
+        case .checkpoint: 0
+        }
+    }
+
+    /// Blocks that the log can still take, less what is lost at the end of each extent.
+    private var usableBlocks: Int {
+        log.availableBlocks - (log.leases.count + 1) * (LogWriter.smallestTail + 4)
+    }
+
+    /// Blocks of log that a checkpoint begun now might need.
+    var checkpointReserve: Int {
+        checkpointBlocks(
+            nodes: forest.cache.replayBound + stagedOperations * RadixForest.framesPerChange)
+    }
+
+    /// Whether a checkpoint of what is dirty now can be written to its end.
+    var hasRoomForCheckpoint: Bool {
+        usableBlocks >= checkpointBlocks(nodes: forest.cache.replayBound) - 16
+    }
+
+    /// Blocks that a checkpoint may need after any number of holes: no more nodes can be dirty
+    /// than there are, nor than a checkpoint is waited for.
+    private var largestCheckpoint: Int {
+        checkpointBlocks(
+            nodes: min(
+                forest.cache.frameCount / 4 * 3, forest.liveNodes + forest.cache.replayBound))
+    }
+
+    private func checkpointBlocks(nodes: Int) -> Int {
+        nodes + nodes / 64 + tableBlocks + 32
+    }
+
+    private var tableBlocks: Int {
+        checkpoint.tableBlocks(extents: forest.extents.count, vdis: catalog.openCount)
+    }
+
+    /// Blocks for the records of deletions, and for checkpoints between that free nothing but
+    /// frames.
+    private var purgeReserve: Int {
+        let rounds = forest.liveNodes / (forest.cache.frameCount / 2) + 1
+        return 64 + rounds * (tableBlocks + 8) + forest.liveNodes / 64
+    }
+
+    /// Whether a checkpoint would free an extent, or one that is under way may.
+    private var mayFreeExtents: Bool {
+        if checkpoint.phase != .idle || !releasing.isEmpty || !grace.isEmpty || !released.isEmpty {
+            return true
+        }
+        return hasEmptyExtents && usableBlocks >= checkpointReserve
+    }
+
+    var hasEmptyExtents: Bool {
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            if extent.state == .sealed && extent.live == 0 { return true }
+        }
+        return false
+    }
+
+    /// Whether the blocks of a checkpoint that nothing depends on would be missed.
+    var isShortOfSpace: Bool {
+        isStoreFull && usableBlocks < blocksToLeave(by: .data) && !hasEmptyExtents
+    }
+
+    var spaceDiagnosis: String {
+        "usable \(usableBlocks), to leave by data \(blocksToLeave(by: .data)) holes "
+            + "\(blocksToLeave(by: .holes)) deletion \(blocksToLeave(by: .deletion)), head "
+            + "\(log.head) of \(log.extentBlocks)"
+    }
+
+    /// Extents to ask the allocator for now.
+    package var wantedExtents: Int {
+        guard failure == nil, !isStoreFull else { return 0 }
+        let target =
+            configuration.leasesAhead
+            + (blocksToLeave(by: .data) + superblock.extentBlocks - 1) / superblock.extentBlocks
+        let limit = min(target, log.leases.capacity / 2)
+        return max(0, limit - log.leases.count - extentsRequested)
+    }
+}
