@@ -136,7 +136,10 @@ extension Engine {
         var kept: [ExtentTable.Extent] = []
         for index in 0..<forest.extents.count {
             let extent = forest.extents[index]
-            if forest.extents.isDroppable(extent, replayLSN: checkpoint.next.replayLSN) {
+            // Replay starts at the end of an extent if the next chunk went to another one.
+            if extent.number < checkpoint.next.replayExtent,
+                forest.extents.isDroppable(extent, replayLSN: checkpoint.next.replayLSN)
+            {
                 checkpoint.droppable.append(extent.number)
             } else {
                 kept.append(extent)

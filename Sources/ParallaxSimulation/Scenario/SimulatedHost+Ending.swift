@@ -41,6 +41,9 @@ extension SimulatedHost {
                 "with all VDIs deleted only \(freeSlots.count) of \(store.slotCount) slots are free; "
                     + streams.map { $0.engine?.diagnosis ?? "" }.joined(separator: "; "))
         }
+        // A stream that was told that the store is full asks again after a while.
+        now += 1_000_000_000
+        try settle()
         for stream in streams {
             change(
                 .create(name: "last", sizeBytes: 1 << 20, createdAtNanoseconds: now), on: stream)
