@@ -106,6 +106,45 @@ struct ExtentPreparerTests {
         }
     }
 
+    @Test(
+        "who can wait gets prepared slots, more than are kept ready; the rest are told it is full")
+    func patientRequests() throws {
+        try withPreparer(slots: 6, ready: 1) { preparer, store in
+            try preparer.start()
+            let answers = Mutex<[UInt32?]>([])
+            for _ in 0..<6 {
+                preparer.requestSlot(canWait: true) { slot in
+                    answers.withLock { $0.append(slot?.rawValue) }
+                }
+            }
+            try waitUntil { answers.withLock { $0.count } == 6 }
+            let slots = answers.withLock { $0.compactMap(\.self) }
+            #expect(Set(slots) == Set(0..<6))
+            for slot in slots {
+                let isWritten = parallax_range_is_written(
+                    store.fileDescriptor, Self.offset(of: Int(slot)), UInt64(Self.extentBytes))
+                #expect(isWritten == 1)
+            }
+            try expectRequest(preparer, gives: nil)
+        }
+    }
+
+    @Test("who can wait gets a slot all the same when the log is in a hurry")
+    func hurry() throws {
+        try withPreparer(slots: 40, ready: 1) { preparer, _ in
+            try preparer.start()
+            let count = Mutex(0)
+            for _ in 0..<40 {
+                preparer.requestSlot(canWait: true) { slot in
+                    if slot != nil { count.withLock { $0 += 1 } }
+                }
+            }
+            preparer.hurry()
+            try waitUntil { count.withLock { $0 } == 40 }
+            try expectRequest(preparer, gives: nil)
+        }
+    }
+
     @Test("requests and releases from many threads never give one slot to two owners")
     func owners() throws {
         try withPreparer(slots: 6, ready: 2) { preparer, _ in

@@ -202,8 +202,11 @@ extension Shard where ShardReactor: ~Copyable {
         while let slot = engine.takeReleasedSlot() { pool.releaseSlot(slot) }
         while engine.wantedExtents > 0 {
             engine.noteExtentRequested()
-            pool.requestSlot { [mailbox] slot in mailbox.post(.extent(slot)) }
+            pool.requestSlot(canWait: !engine.needsExtentNow) { [mailbox] slot in
+                mailbox.post(.extent(slot))
+            }
         }
+        if engine.needsExtentNow && engine.extentsRequested > 0 { pool.hurry() }
     }
 
     private mutating func reportTroubles() {

@@ -131,6 +131,13 @@ extension Engine {
             + "\(log.head) of \(log.extentBlocks)"
     }
 
+    /// Whether the log is close to its end and no extent follows: better an unprepared one now
+    /// than a prepared one later.
+    package var needsExtentNow: Bool {
+        log.leases.isEmpty
+            && (log.extentBlocks - log.head < log.extentBlocks / 4 || !staging.isEmpty)
+    }
+
     /// Extents to ask the allocator for now.
     package var wantedExtents: Int {
         guard failure == nil, !isStoreFull else { return 0 }

@@ -72,7 +72,7 @@ package struct Engine: ~Copyable {
     /// Parts that may begin to load the nodes of their path, besides those that do already.
     var loadPermits: Int
     /// Requests to the allocator that are not answered, and whether it had none at last.
-    var extentsRequested = 0
+    package var extentsRequested = 0
     var isStoreFull = false
     var nextExtentRetry: UInt64 = 0
 

@@ -83,18 +83,53 @@ package final class ExtentPreparer: Sendable {
         for reply in waiting { reply(nil) }
     }
 
-    /// Calls `reply` exactly once: with a slot, prepared if there is one, or with nil when the
-    /// store is full. On the calling thread at once, or later on another thread.
-    package func requestSlot(_ reply: @escaping Reply) {
+    /// Calls `reply` exactly once: with a slot, or with nil when the store is full. On the calling
+    /// thread at once, or later on another thread.
+    ///
+    /// The slot is prepared if there is such a one, or if the caller `canWait` for it; else it is
+    /// only allocated in the file system.
+    package func requestSlot(canWait: Bool = false, _ reply: @escaping Reply) {
         let answer: ExtentSlot?? = state.withLock { state in
             if !state.ready.isEmpty { return .some(state.ready.removeFirst()) }
+            let mayCome = state.isPreparing || state.allocator.freeCount > 0
+            if canWait && hasThread && mayCome && !state.isStopping {
+                state.waiting.append(reply)
+                return nil
+            }
             if let slot = state.allocator.allocate() { return .some(slot) }
             guard state.isPreparing && !state.isStopping else { return .some(nil) }
             state.waiting.append(reply)
             return nil
         }
-        if let answer { reply(answer) }
+        if let answer { give(answer, to: reply) }
         wake()
+    }
+
+    /// Answers those who wait with unprepared slots: the log needs them now.
+    package func hurry() {
+        let rushed: [(Reply, ExtentSlot)] = state.withLock { state in
+            var rushed: [(Reply, ExtentSlot)] = []
+            while !state.waiting.isEmpty, let slot = state.allocator.allocate() {
+                rushed.append((state.waiting.removeFirst(), slot))
+            }
+            return rushed
+        }
+        for (reply, slot) in rushed { give(slot, to: reply) }
+    }
+
+    /// An unprepared slot at least gets its blocks in one go.
+    private func give(_ slot: ExtentSlot?, to reply: Reply) {
+        if let slot, !store.isBlockDevice {
+            _ = parallax_fallocate(
+                store.fileDescriptor, 0, Int64(offset(of: slot)), Int64(extentBytes))
+        }
+        reply(slot)
+    }
+
+    private var hasThread: Bool { thread.withLock { $0 != nil } }
+
+    private func offset(of slot: ExtentSlot) -> UInt64 {
+        firstExtentOffset + UInt64(slot.rawValue) * UInt64(extentBytes)
     }
 
     /// Gives a slot back that the log no longer needs.
@@ -153,7 +188,8 @@ extension ExtentPreparer {
     /// The next slot to work on, while more are wanted.
     private func takeFreeSlot() -> ExtentSlot? {
         state.withLock { state in
-            guard !state.isStopping, state.ready.count < readyCountMax,
+            guard !state.isStopping,
+                state.ready.count < readyCountMax || !state.waiting.isEmpty,
                 let slot = state.allocator.allocate()
             else { return nil }
             state.isPreparing = true
@@ -184,27 +220,13 @@ extension ExtentPreparer {
         for reply in waiting { reply(nil) }
     }
 
-    /// Allocated in one go, so that the file system gives it few, long extents; then zeroes, as
-    /// allocation alone leaves blocks that the first write has to convert.
     private func prepare(
         _ slot: ExtentSlot, _ zeroes: borrowing AlignedMemory
     ) throws(MediumError) {
-        let start = firstExtentOffset + UInt64(slot.rawValue) * UInt64(extentBytes)
-        let end = start + UInt64(extentBytes)
-        let fileDescriptor = store.fileDescriptor
-        if parallax_range_is_written(fileDescriptor, start, UInt64(extentBytes)) == 1 { return }
-        let result = parallax_fallocate(fileDescriptor, 0, Int64(start), Int64(extentBytes))
-        if result < 0 && result != -EOPNOTSUPP {
-            throw MediumError(errno: -result, operation: .write, offset: start)
-        }
-        var offset = start
-        while offset < end {
-            if isStopping { throw MediumError(errno: ECANCELED, operation: .write, offset: offset) }
-            let count = min(zeroes.bytes.count, Int(end - offset))
-            let piece = UnsafeRawBufferPointer(rebasing: zeroes.bytes[..<count])
-            try store.write(at: offset, from: piece)
-            offset += UInt64(count)
-        }
+        try store.prepare(
+            from: offset(of: slot), byteCount: UInt64(extentBytes),
+            zeroes: UnsafeRawBufferPointer(zeroes.bytes)
+        ) { _ in !isStopping }
         try store.sync()
     }
 }

@@ -18,6 +18,8 @@ struct FormatPlan {
     /// Nil: as many as the cores and the size allow.
     var shards: Int?
     var mayOverwrite: Bool
+    /// Write the whole of a file once, now, instead of each extent before its first use.
+    var preallocates = false
 
     func run() throws(ControlError) -> FormattedStore {
         let existed = access(path, F_OK) == 0
@@ -69,12 +71,41 @@ struct FormatPlan {
                 + "use another device, or --force to lose all that is on it")
     }
 
+    /// Prepares the first extents, as the daemon will do with the others. The logs begin there.
+    private func prepare(_ file: StoreFile, extents: Int) throws(ControlError) {
+        guard !file.isBlockDevice, file.byteCount > Superblock.firstExtentOffset else { return }
+        let bytes = min(
+            UInt64(extents) * extentBytes, file.byteCount - Superblock.firstExtentOffset)
+        let isShown = preallocates && isatty(STDERR_FILENO) == 1
+        do {
+            let zeroes = try AlignedMemory(byteCount: 1 << 20)
+            try file.prepare(
+                from: Superblock.firstExtentOffset, byteCount: bytes,
+                zeroes: UnsafeRawBufferPointer(zeroes.bytes)
+            ) { done in
+                if isShown && done % (256 << 20) == 0 {
+                    Self.show("\rpreallocating: \(done * 100 / bytes) %")
+                }
+                return true
+            }
+            if isShown { Self.show("\r\u{1B}[K") }
+        } catch {
+            throw ControlError(.ioError, "cannot allocate \(path): \(error)")
+        }
+    }
+
+    private static func show(_ text: String) {
+        let bytes = Array(text.utf8)
+        _ = write(STDERR_FILENO, bytes, bytes.count)
+    }
+
     private func format(_ file: StoreFile) throws(ControlError) -> FormattedStore {
         let size = sizeBytes ?? file.byteCount
         let streams = shards ?? Self.defaultShards(sizeBytes: size, extentBytes: extentBytes)
         let options = FormatOptions(
             sizeBytes: size, extentBytes: extentBytes, streamCount: streams,
             uuid: Self.randomUUID(), createdAtNanoseconds: Self.nowNanoseconds())
+        try prepare(file, extents: preallocates ? Int(size / extentBytes) : streams)
         do throws(StoreError) {
             try Store.format(medium: file, options: options)
             let superblock = try Store.inspect(medium: file).superblock

@@ -33,6 +33,9 @@ struct StoreInit: ParsableCommand {
     @Flag(help: "Overwrite a store that is there, and all its VDIs.")
     var force = false
 
+    @Flag(help: "Write the whole of a file once, now: full speed from the first day.")
+    var preallocate = false
+
     func validate() throws {
         try Usage.check { () throws(ControlError) in
             if let size { _ = try ByteSize.parse(size) }
@@ -48,7 +51,7 @@ struct StoreInit: ParsableCommand {
         let plan = FormatPlan(
             path: path, sizeBytes: try size.map { try ByteSize.parse($0) },
             extentBytes: try ByteSize.parse(extentSize),
-            shards: shards, mayOverwrite: force)
+            shards: shards, mayOverwrite: force, preallocates: preallocate)
         let store = try plan.run()
         output.print(store) {
             "\(store.path): a store of \(ByteSize.format(store.sizeBytes)), "
