@@ -119,10 +119,10 @@ extension Shard where ShardReactor: ~Copyable {
         status.discards = statistics.discards
         status.lsn = statistics.lsn
         status.checkpointLSN = statistics.checkpointLSN
-        status.extentsUsed = UInt64(statistics.extents)
-        // The free slots are everybody's: told once, so that a sum over the shards is right.
-        status.extentsFree =
-            index > 0 ? 0 : UInt64(pool.withAllocator { $0.freeCount } + pool.status.readyCount)
+        status.extentsUsed = UInt64(statistics.extents - statistics.leasedExtents)
+        // A leased extent is empty. The slots that no shard has are told once, by the first.
+        let unowned = index > 0 ? 0 : pool.status.freeCount + pool.status.readyCount
+        status.extentsFree = UInt64(statistics.leasedExtents + unowned)
         status.cacheBytes = UInt64(statistics.nodeFramesUsed * blockBytes)
         status.cacheLimitBytes = UInt64(statistics.nodeFrames * blockBytes)
         status.deviceErrors = statistics.deviceErrors

@@ -227,6 +227,7 @@ extension Engine {
         statistics.durableLSN = durableLSN.rawValue
         statistics.checkpointLSN = checkpoint.root.replayLSN.rawValue - 1
         statistics.extents = forest.extents.count
+        statistics.leasedExtents = log.leases.count
         statistics.nodeFrames = forest.cache.frameCount
         statistics.nodeFramesUsed = forest.cache.frameCount - forest.cache.freeCount
         statistics.dirtyNodes = forest.cache.dirtyCount

@@ -43,6 +43,8 @@ package struct EngineStatistics: Sendable {
     package var durableLSN: UInt64 = 0
     package var checkpointLSN: UInt64 = 0
     package var extents = 0
+    /// Of those, the ones that are leased and have nothing in them yet.
+    package var leasedExtents = 0
     package var liveBlocks: UInt64 = 0
     package var nodeFrames = 0
     package var nodeFramesUsed = 0
