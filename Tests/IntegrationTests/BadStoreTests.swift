@@ -164,6 +164,58 @@ import Testing
         #expect(outcome.errors.contains("no checkpoint of shard \(shard)"), "\(outcome)")
     }
 
+    @Test("a block that rots is an error of who reads it, and of nobody else")
+    func rot() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1M")
+        // Each block can be found in the store by its first bytes.
+        let block = { (number: UInt8) in
+            Array("rot-test-block".utf8) + [number] + [UInt8](repeating: 0xC3, count: 4081)
+        }
+        do {
+            var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+            for number in 0..<16 {
+                try disk.writeBlocking(sector: UInt64(number) * 8, block(UInt8(number)))
+            }
+        }
+        #expect(try daemon.terminate() == 0)
+        let copies = try find(daemon, Array(block(9).prefix(15)))
+        #expect(!copies.isEmpty)
+        for offset in copies { try patch(daemon, at: offset + 4000, [0xC2]) }
+        try daemon.start()
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        for number in 0..<16 {
+            let done = try disk.performForStatus(
+                .read, firstSector: UInt64(number) * 8, byteCount: 4096)
+            let isRotten = number == 9
+            #expect(
+                done.status == (isRotten ? BlockStatusByte.ioError : BlockStatusByte.ok),
+                "block \(number)")
+        }
+        #expect(try daemon.status().shards.map(\.checksumErrors).reduce(0, +) > 0)
+        #expect(daemon.log.contains("checksum"), "\(daemon.log)")
+        // Writing it anew heals it.
+        try disk.writeBlocking(sector: 72, block(9))
+        #expect(try disk.readBlocking(sector: 72, byteCount: 4096) == block(9))
+        #expect(try daemon.terminate() == 0)
+    }
+
+    /// Offsets of the blocks of the store that begin with `start`.
+    private func find(_ daemon: DaemonHarness, _ start: [UInt8]) throws -> [Int] {
+        let file = open(daemon.store, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { throw TestFailure("cannot open \(daemon.store)") }
+        defer { close(file) }
+        var offsets: [Int] = []
+        var piece = [UInt8](repeating: 0, count: start.count)
+        var offset = 0
+        while pread(file, &piece, piece.count, off_t(offset)) == piece.count {
+            if piece == start { offsets.append(offset) }
+            offset += 4096
+        }
+        return offsets
+    }
+
     @Test("a store that exists is formatted only with --force, and bad sizes make none")
     func formatting() throws {
         let daemon = try DaemonHarness()

@@ -8,6 +8,11 @@ import Testing
 
 /// Promise 1: what was acknowledged survives the death of the daemon.
 @Suite struct CrashTests {
+    /// Kills in each test; more of them for a long run.
+    private static let cycles: Int = {
+        getenv("PARALLAX_TEST_CYCLES").flatMap { Int(String(cString: $0)) } ?? 4
+    }()
+
     @Test(
         "what was acknowledged survives kill -9 in the middle of the writes",
         arguments: bothEngines)
@@ -17,11 +22,34 @@ import Testing
         let daemon = try DaemonHarness(options)
         try daemon.start()
         let socket = try daemon.createVhost("disk", size: "16M")
-        var load = VerifiedLoad(seed: 1, sectorCount: (16 << 20) / 512)
-        for cycle in 0..<4 {
+        let load = VerifiedLoad(seed: 1, sectorCount: (16 << 20) / 512)
+        try endure(daemon, socket, load)
+    }
+
+    @Test("the same with a tree much larger than the cache, spread over 64 TiB")
+    func killedWithSmallCache() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "2G"
+        options.cacheSize = "4M"
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "64T")
+        // 1024 groups: each has a leaf of its own, and mostly the node above it too.
+        let sectors = 1024 * VerifiedLoad.groupSectors
+        let load = VerifiedLoad(
+            seed: 13, sectorCount: sectors, strideSectors: (64 << 31) / 1024)
+        try endure(daemon, socket, load)
+    }
+
+    /// Loads the disk, kills the daemon with requests in flight, starts it and looks, in turns.
+    private func endure(
+        _ daemon: DaemonHarness, _ socket: String, _ start: VerifiedLoad
+    ) throws {
+        var load = start
+        for cycle in 0..<Self.cycles {
             var disk = try BlockDriver(connectingTo: socket, options: patientOptions(queues: 2))
             try load.verify(&disk)
-            try load.run(&disk, completions: 250 + 60 * cycle)
+            try load.run(&disk, completions: 250 + 60 * (cycle % 8))
             try daemon.kill()
             try load.abandon(&disk)
             // The attachment comes back by itself before the daemon says that it is ready.
@@ -30,9 +58,38 @@ import Testing
         }
         var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
         try load.verify(&disk)
-        #expect(load.acknowledgedWrites > 500)
+        #expect(load.acknowledgedWrites > 100 * Self.cycles)
         #expect(load.uncertainSectors > 0, "nothing was in flight when it was killed")
         #expect(try daemon.terminate() == 0)
+    }
+
+    @Test("a deletion that kill -9 cut off is finished after the start, and its space used again")
+    func deletion() throws {
+        var options = DaemonHarness.Options()
+        options.shards = 1
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        // Each time as much as the store could not hold twice.
+        for round in 1...3 {
+            let socket = try daemon.createVhost("disk", size: "1T")
+            do {
+                var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+                var load = SparseLoad(seed: 14, blockCount: 1 << 28, count: 1500)
+                try load.write(&disk, generation: 1)
+                let piece = [UInt8](repeating: UInt8(round), count: 128 << 10)
+                for number in 0..<960 {
+                    try disk.writeBlocking(sector: UInt64(number) * 256, piece)
+                }
+            }
+            try daemon.ctl("detach", "disk")
+            try daemon.ctl("vdi", "delete", "disk")
+            try daemon.kill()
+            try daemon.start()
+            #expect(try daemon.client.vdis().isEmpty)
+            // The name is free at once.
+            try daemon.ctl("vdi", "create", "disk", "--size", "1M")
+            try daemon.ctl("vdi", "delete", "disk")
+        }
     }
 
     @Test("a kill right after the start, and one after a clean end, lose nothing")

@@ -82,6 +82,42 @@ import Testing
         #expect(try readFile(other.controlSocket) == Array("mine".utf8))
     }
 
+    /// Makes io_uring_setup fail as it does in most containers, then becomes the program given.
+    private static let forbidIOUring = """
+        import ctypes, os, struct, sys
+        EPERM, SETUP, ARCH_X86_64 = 1, 425, 0xC000003E
+        ALLOW, ERRNO = 0x7FFF0000, 0x00050000
+        program = b"".join(struct.pack("HBBI", *line) for line in [
+            (0x20, 0, 0, 0),  # load the number of the system call
+            (0x15, 0, 1, SETUP),
+            (0x06, 0, 0, ERRNO | EPERM),
+            (0x06, 0, 0, ALLOW)])
+        buffer = ctypes.create_string_buffer(program)
+        filter = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+        assert libc.prctl(22, 2, filter) == 0, ctypes.get_errno()  # PR_SET_SECCOMP
+        os.execv(sys.argv[1], sys.argv[1:])
+        """
+
+    @Test("where io_uring is forbidden the daemon says so once and goes on with libaio")
+    func withoutIOUring() throws {
+        var options = DaemonHarness.Options()
+        options.wrapper = ["python3", "-c", Self.forbidIOUring]
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        #expect(try daemon.status().engine == "libaio")
+        let lines = daemon.log.split(separator: "\n").filter { $0.contains("io_uring") }
+        #expect(lines.count == 1, "\(daemon.log)")
+        let socket = try daemon.createVhost("disk", size: "4M")
+        var load = VerifiedLoad(seed: 17, sectorCount: (4 << 20) / 512)
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try load.run(&disk, completions: 100)
+        try load.drain(&disk)
+        try load.verify(&disk)
+        #expect(try daemon.terminate() == 0)
+    }
+
     @Test("the control socket belongs to its owner alone")
     func permissions() throws {
         let daemon = try DaemonHarness()

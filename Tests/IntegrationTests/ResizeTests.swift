@@ -44,6 +44,26 @@ import Testing
         return options
     }
 
+    @Test("a disk grows many times under load, and nobody notices")
+    func growUnderLoad() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "4M")
+        var load = VerifiedLoad(seed: 15, sectorCount: (4 << 20) / 512)
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions(queues: 2))
+        // Past every height of the tree.
+        for size in ["5M", "300M", "1G", "200G", "1T", "64T"] {
+            try load.run(&disk, completions: 30)
+            try daemon.ctl("vdi", "resize", "disk", size)
+        }
+        try load.drain(&disk)
+        try load.verify(&disk)
+        let last = UInt64(64 << 31) - 1
+        try disk.writeBlocking(sector: last, [UInt8](repeating: 1, count: 512))
+        let bytes = try disk.readBlocking(sector: last, byteCount: 512)
+        #expect(Set(bytes) == [1])
+    }
+
     @Test("an NBD client sees the new size when it connects again")
     func growUnderNBD() throws {
         let daemon = try DaemonHarness()

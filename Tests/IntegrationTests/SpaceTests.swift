@@ -10,19 +10,24 @@ import Testing
 @Suite struct SpaceTests {
     @Test("a hundred empty disks of 64 TiB cost nothing, and the last block of one works")
     func thin() throws {
-        let daemon = try DaemonHarness()
+        var options = DaemonHarness.Options()
+        options.extentSize = "1M"
+        let daemon = try DaemonHarness(options)
         try daemon.start()
         let client = try daemon.client
+        // The first ones make the logs take the extents that they always hold.
+        for number in 0..<4 { _ = try client.create(name: "thin\(number)", sizeBytes: 64 << 40) }
+        try daemon.restart()
         let before = try daemon.status().store.usedBytes
-        for number in 0..<100 { _ = try client.create(name: "thin\(number)", sizeBytes: 64 << 40) }
+        for number in 4..<100 { _ = try client.create(name: "thin\(number)", sizeBytes: 64 << 40) }
         try daemon.restart()
         let vdis = try daemon.client.vdis()
         #expect(vdis.count == 100)
         #expect(Set(vdis.map(\.allocatedBytes)) == [0])
         #expect(Set(vdis.map(\.sizeBytes)) == [64 << 40])
-        // Whole extents are counted, and all that was written fits into the open ones.
+        // Whole extents are counted: one more on each shard is 21 KiB for each disk.
         let after = try daemon.status().store.usedBytes
-        #expect(after <= before + 2 * (4 << 20), "\(after) bytes are used, \(before) were")
+        #expect(after <= before + (2 << 20), "\(after) bytes are used, \(before) were")
 
         let socket = daemon.directory.file("s")
         try daemon.ctl("attach", "thin42", "--vhost-user", socket)

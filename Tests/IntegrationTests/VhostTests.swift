@@ -143,6 +143,47 @@ import Testing
         }
     }
 
+    @Test("a second front end is turned away, and the first does not notice")
+    func secondFrontEnd() throws {
+        let daemon = try start("io_uring")
+        let socket = try daemon.createVhost("disk", size: "4M")
+        var load = VerifiedLoad(seed: 16, sectorCount: (4 << 20) / 512)
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try load.run(&disk, completions: 20)
+        do {
+            let second = try VhostUserConnection(path: socket, timeoutMilliseconds: 60_000)
+            let isClosed = second.waitForClose()
+            #expect(isClosed)
+        }
+        try load.run(&disk, completions: 20)
+        try load.drain(&disk)
+        try load.verify(&disk)
+    }
+
+    @Test("forty disks are served at once, and all come back")
+    func manyDisks() throws {
+        let daemon = try start("io_uring")
+        let client = try daemon.client
+        let names = (0..<40).map { "disk\($0)" }
+        for name in names {
+            _ = try client.create(name: name, sizeBytes: 1 << 20)
+            _ = try client.attach(
+                name,
+                AttachRequest(kind: .vhostUser, socket: daemon.directory.file("\(name).vhost")))
+        }
+        for round in 0..<2 {
+            for (number, name) in names.enumerated() {
+                var disk = try BlockDriver(
+                    connectingTo: daemon.directory.file("\(name).vhost"),
+                    options: patientOptions())
+                let bytes = [UInt8](repeating: UInt8(number + 1), count: 512)
+                if round == 0 { try disk.writeBlocking(sector: 5, bytes) }
+                #expect(try disk.readBlocking(sector: 5, byteCount: 512) == bytes, "\(name)")
+            }
+            if round == 0 { try daemon.restart() }
+        }
+    }
+
     @Test("a read-only attachment reads, and refuses to change anything")
     func readOnly() throws {
         let daemon = try start("io_uring")

@@ -17,6 +17,8 @@ final class DaemonHarness {
         var shards = 2
         var engine: String?
         var cacheSize: String?
+        /// A program that starts the daemon in its own place.
+        var wrapper: [String] = []
     }
 
     let directory: TemporaryDirectory
@@ -42,7 +44,8 @@ final class DaemonHarness {
     }
 
     var arguments: [String] {
-        var words = [
+        var words = options.wrapper
+        words += [
             Programs.daemon, "--store", store, "--control", controlSocket, "--nbd", nbdSocket,
             "--state-dir", directory.file("state"), "--config", "/dev/null",
         ]

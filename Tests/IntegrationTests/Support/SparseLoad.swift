@@ -39,6 +39,7 @@ struct SparseLoad {
                 next += 1
             }
             disk.publish(queue: 0)
+            _ = try disk.wait(timeoutMilliseconds: 1000)
             while let completion = try disk.reap(queue: 0) {
                 guard completion.status == BlockStatusByte.ok else {
                     throw TestFailure(
@@ -50,7 +51,6 @@ struct SparseLoad {
                 }
                 done += 1
             }
-            if done < order.count { _ = try disk.wait(timeoutMilliseconds: 1000) }
         }
     }
 

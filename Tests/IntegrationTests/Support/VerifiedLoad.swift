@@ -9,7 +9,12 @@ import ParallaxGuest
 /// daemon's death the sectors of unanswered requests may hold the old or the new value; the next
 /// `verify` finds out which and goes on from there.
 ///
-/// The disk may be larger than the model: sectors are then numbered from `firstSector`.
+/// The model's sectors lie in groups of `groupSectors`, and the disk may be larger than the model:
+///
+///     model   | group 0 | group 1 | ...
+///     disk    | group 0 |  ...  | group 1 |  ...      a group every `strideSectors`
+///
+/// Far apart, each group has a radix leaf of its own.
 struct VerifiedLoad {
     struct Flight {
         var operation: BlockOperation
@@ -19,7 +24,7 @@ struct VerifiedLoad {
     }
 
     let sectorCount: Int
-    let firstSector: UInt64
+    let strideSectors: UInt64
     /// Requests in flight in each queue.
     let depth: Int
     private(set) var completed = 0
@@ -38,15 +43,30 @@ struct VerifiedLoad {
     /// LIMIT: the most sectors of one request, 32 KiB.
     private static let sectorsPerRequest: UInt64 = 64
     private static let sectorsPerBlock = 8
+    static let groupSectors = 256
 
-    init(seed: UInt64, sectorCount: Int, firstSector: UInt64 = 0, depth: Int = 16) {
+    init(
+        seed: UInt64, sectorCount: Int, strideSectors: UInt64 = UInt64(groupSectors),
+        depth: Int = 16
+    ) {
         self.sectorCount = sectorCount
-        self.firstSector = firstSector
+        self.strideSectors = strideSectors
         self.depth = depth
         random = RandomSource(seed: seed)
         expected = Array(repeating: 0, count: sectorCount)
         uncertain = Array(repeating: nil, count: sectorCount)
         isBusy = Array(repeating: false, count: sectorCount)
+    }
+
+    /// Where a sector of the model is on the disk.
+    private func place(_ sector: Int) -> UInt64 {
+        UInt64(sector / Self.groupSectors) * strideSectors + UInt64(sector % Self.groupSectors)
+    }
+
+    /// Cuts a range at the end of its group, unless the groups touch.
+    private func clipped(_ sector: Int, _ count: Int) -> Int {
+        guard strideSectors != UInt64(Self.groupSectors) else { return count }
+        return min(count, Self.groupSectors - sector % Self.groupSectors)
     }
 
     // MARK: Load
@@ -57,8 +77,8 @@ struct VerifiedLoad {
         let goal = completed + count
         while completed < goal {
             fill(&disk)
+            _ = try disk.wait(timeoutMilliseconds: 1000)
             try reap(&disk)
-            if completed < goal { _ = try disk.wait(timeoutMilliseconds: 1000) }
         }
         fill(&disk)
     }
@@ -66,8 +86,8 @@ struct VerifiedLoad {
     /// Waits for what is in flight.
     mutating func drain(_ disk: inout BlockDriver) throws {
         while !flights.isEmpty {
+            _ = try disk.wait(timeoutMilliseconds: 1000)
             try reap(&disk)
-            if !flights.isEmpty { _ = try disk.wait(timeoutMilliseconds: 1000) }
         }
     }
 
@@ -124,6 +144,7 @@ struct VerifiedLoad {
                 count += (Self.sectorsPerBlock - count % Self.sectorsPerBlock)
                 count = min(count, Int(Self.sectorsPerRequest), sectorCount - sector)
             }
+            count = clipped(sector, count)
             if isBusy[sector..<sector + count].contains(true) { continue }
             var generation: UInt32 = 0
             if operation == .write {
@@ -153,7 +174,7 @@ struct VerifiedLoad {
         let tag = nextTag
         nextTag += 1
         flights[tag] = flight
-        let first = firstSector + UInt64(flight.sector)
+        let first = place(flight.sector)
         let buffer = disk.buffer(queue: queue, slot: slot)
         switch flight.operation {
         case .discard, .writeZeroes:
@@ -227,11 +248,12 @@ struct VerifiedLoad {
 
     /// Reads all and compares; uncertain sectors become what they are found to be.
     mutating func verify(_ disk: inout BlockDriver) throws {
-        let step = disk.options.bufferBytes / SectorStamp.bytes
+        // One group at a time; a group fits a request.
+        let step = min(Self.groupSectors, disk.options.bufferBytes / SectorStamp.bytes)
         for first in stride(from: 0, to: sectorCount, by: step) {
             let count = min(step, sectorCount - first)
             let slot = try disk.perform(
-                .read, firstSector: firstSector + UInt64(first),
+                .read, firstSector: place(first),
                 byteCount: count * SectorStamp.bytes)
             let buffer = UnsafeRawBufferPointer(disk.buffer(queue: 0, slot: slot))
             try check(buffer, from: first, count: count)
