@@ -21,6 +21,9 @@ struct ParallaxSim: ParsableCommand {
     @Option(help: "Run the seeds A to B, both included, as A..B.")
     var seeds: SeedRange?
 
+    @Option(help: "Run an engine with this fault put in: the simulator has to find it.")
+    var canary: CanaryStore.Fault?
+
     @Option(help: "Operations in each scenario.")
     var operations = Scenario.defaultOperationCount
 
@@ -56,15 +59,20 @@ struct ParallaxSim: ParsableCommand {
     }
 
     private func scenario(_ seed: UInt64) -> Scenario {
-        var scenario = Scenario(seed: seed, operationCount: operations) { ShippingStore($0) }
+        var scenario = Scenario(seed: seed, operationCount: operations, store: makeStore)
         scenario.kept = keep?.indices
         scenario.keepsTrace = trace
         return scenario
     }
 
+    private func makeStore(_ shape: StoreShape) -> any StoreUnderTest {
+        canary.map { CanaryStore(shape, fault: $0) } ?? ShippingStore(shape)
+    }
+
     private func replayCommand(_ seed: UInt64) -> String {
         var command = "parallax-sim --seed \(seed)"
         if operations != Scenario.defaultOperationCount { command += " --operations \(operations)" }
+        if let canary { command += " --canary \(canary.rawValue)" }
         if let keep { command += " --keep \(keep.text)" }
         return command
     }
@@ -112,6 +120,8 @@ private struct Totals {
             + "\(crashes) crashes, \(verified) blocks verified"
     }
 }
+
+extension CanaryStore.Fault: ExpressibleByArgument {}
 
 struct SeedRange: ExpressibleByArgument {
     let range: ClosedRange<UInt64>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+internal import Glibc
 internal import ParallaxCore
 
 /// A sparse array of bytes, in pages of 4 KiB; what was never written reads as zeros.
@@ -23,7 +24,7 @@ package final class PageStore {
         forEachPage(offset, target.count) { page, start, range in
             let piece = UnsafeMutableRawBufferPointer(rebasing: target[range])
             guard let source = pages[page] else {
-                piece.initializeMemory(as: UInt8.self, repeating: 0)
+                if let base = piece.baseAddress { memset(base, 0, piece.count) }
                 return
             }
             piece.copyMemory(
@@ -60,7 +61,7 @@ package final class PageStore {
     /// Makes this the same as `other`, page by page.
     package func becomeEqual(to other: PageStore) {
         for number in pageNumbers where other.pages[number] == nil {
-            makePage(number).initializeMemory(as: UInt8.self, repeating: 0, count: blockBytes)
+            memset(makePage(number), 0, blockBytes)
         }
         for number in other.pageNumbers {
             guard let page = other.pages[number] else { continue }
@@ -71,7 +72,7 @@ package final class PageStore {
     private func makePage(_ number: UInt64) -> UnsafeMutableRawPointer {
         if let page = pages[number] { return page }
         let page = UnsafeMutableRawPointer.allocate(byteCount: blockBytes, alignment: blockBytes)
-        page.initializeMemory(as: UInt8.self, repeating: 0, count: blockBytes)
+        memset(page, 0, blockBytes)
         pages[number] = page
         pageNumbers.append(number)
         return page

@@ -85,6 +85,8 @@ package final class SimulatedDevice: StoreMedium {
     package func copy() -> SimulatedDevice { SimulatedDevice(copyOf: self) }
 
     package var inFlightCount: Int { inFlight.count }
+    /// Commands carried out so far.
+    package var commandCount: Int { statistics.reads + statistics.writes + statistics.syncs }
     package var unsyncedCount: Int { unsynced.count }
 
     /// The machine has stopped: nothing is executed any more until `crash`.
@@ -143,7 +145,15 @@ package final class SimulatedDevice: StoreMedium {
 
     private func executeWrite(_ entry: CommandInFlight) -> Int {
         statistics.writes += 1
-        if gather(entry.command) != entry.content {
+        let isUnchanged = gather(entry.command).withUnsafeBytes { now in
+            entry.content.withUnsafeBytes { before in
+                guard let left = now.baseAddress, let right = before.baseAddress else {
+                    return now.count == before.count
+                }
+                return now.count == before.count && memcmp(left, right, now.count) == 0
+            }
+        }
+        if !isUnchanged {
             violations.append("the buffers of a write changed while it was in flight")
         }
         if random.oneIn(faults.writeErrorOneIn) {

@@ -63,6 +63,8 @@ package final class SimulatedStream {
     package var changes: [UInt64: DiskChange] = [:]
     /// The number of mutations acknowledged when each change was asked for.
     package var changeCovers: [UInt64: Int] = [:]
+    /// What each shrinking zeroes.
+    package var shrinkStamps: [UInt64: Stamp] = [:]
     /// Creations that a crash has cut off.
     package var interruptedCreations: [DiskChange] = []
     package var interruptedDeletions: Set<UInt64> = []

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+internal import Glibc
 package import ParallaxCore
 
 /// The memory of one request as a guest may lay it out: pieces of odd lengths at odd addresses,
@@ -38,7 +39,7 @@ package final class RequestMemory {
         let slack = layout == .whole ? 2 * blockBytes : 2 * sectorBytes
         storageCount = pieces.reduce(2 * blockBytes) { $0 + $1 + slack }
         storage = .allocate(byteCount: storageCount, alignment: blockBytes)
-        storage.initializeMemory(as: UInt8.self, repeating: Self.guardValue, count: storageCount)
+        memset(storage, Int32(Self.guardValue), storageCount)
         var position = Self.guardBytes
         for (index, length) in pieces.enumerated() {
             position = Self.place(position, layout, &random)
@@ -137,6 +138,10 @@ package final class RequestMemory {
     }
 
     private func isGuard(_ range: Range<Int>) -> Bool {
-        range.allSatisfy { storage.load(fromByteOffset: $0, as: UInt8.self) == Self.guardValue }
+        // All bytes are alike if each is like the one before it.
+        guard let first = range.first else { return true }
+        let start = storage + first
+        return start.load(as: UInt8.self) == Self.guardValue
+            && memcmp(start, start + 1, range.count - 1) == 0
     }
 }

@@ -15,6 +15,7 @@ extension SimulatedHost {
         switch change {
         case .create: break
         case .resize(let identifier, let sizeBytes):
+            beginShrinking(identifier, to: sizeBytes, ticket, stream)
             disks[identifier]?.sizes.insert(sizeBytes)
             disks[identifier]?.changesInFlight += 1
         case .rename(let identifier, let name):
@@ -36,6 +37,7 @@ extension SimulatedHost {
             else {
                 throw SimulationFailure("reply to change \(reply.ticket), which was not waiting")
             }
+            endShrinking(reply, covered, stream)
             switch reply.outcome {
             case .done(let identifier):
                 stream.oracle.markSafe(through: covered)
@@ -51,6 +53,28 @@ extension SimulatedHost {
                 }
                 leaveOpen(change, stream)
             }
+        }
+    }
+
+    /// What lies behind a smaller end is discarded, as far as the change gets.
+    private func beginShrinking(
+        _ identifier: UInt64, to sizeBytes: UInt64, _ ticket: UInt64, _ stream: SimulatedStream
+    ) {
+        let size = UInt64(sectorBytes)
+        guard let old = disks[identifier]?.sizes.min(), sizeBytes < old else { return }
+        stream.shrinkStamps[ticket] = stream.oracle.beginMutation(
+            vdi: identifier, sectors: (sizeBytes / size)..<(old / size), isZeroing: true,
+            waitsForSync: true)
+    }
+
+    private func endShrinking(
+        _ reply: DiskChangeReply, _ covered: Int, _ stream: SimulatedStream
+    ) {
+        guard let stamp = stream.shrinkStamps.removeValue(forKey: reply.ticket) else { return }
+        switch reply.outcome {
+        case .done: stream.oracle.endMutation(stamp, outcome: .done, covered: covered)
+        case .refused: stream.oracle.endMutation(stamp, outcome: .refused)
+        case .noSpace, .failed: stream.oracle.endMutation(stamp, outcome: .failed)
         }
     }
 
@@ -130,7 +154,6 @@ extension SimulatedHost {
         case .resize(let identifier, let sizeBytes):
             guard let disk = disks[identifier] else { return true }
             return !Self.isGoodSize(sizeBytes) || disk.isDeletionPending
-                || sizeBytes < (disk.sizes.subtracting([sizeBytes]).max() ?? 0)
         case .rename(let identifier, let name):
             guard let disk = disks[identifier] else { return true }
             return !Self.isGoodName(name) || disk.isDeletionPending

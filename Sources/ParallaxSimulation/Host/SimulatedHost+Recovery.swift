@@ -24,6 +24,7 @@ extension SimulatedHost {
             }
             stream.changes = [:]
             stream.changeCovers = [:]
+            stream.shrinkStamps = [:]
             stream.extentsOnTheWay = []
             stream.nilSupplies = 0
             stream.lastSupplyWasNil = false
@@ -184,15 +185,19 @@ extension SimulatedHost {
         _ disk: GuestDisk, _ stream: SimulatedStream
     ) throws(SimulationFailure) -> [Observation] {
         let tracked = stream.oracle.disks[disk.identifier]?.trackedBlocks ?? []
+        let end = disk.sectorCount / UInt64(sectorsPerBlock)
+        // What lies behind the end reads as zeros when the VDI grows again.
+        var observations = tracked.filter { $0 >= end }.map {
+            Observation(vdi: disk.identifier, block: $0, value: BlockValue(repeating: 0))
+        }
         var runs: [Range<UInt64>] = []
-        for block in tracked {
+        for block in tracked where block < end {
             if let last = runs.last, last.upperBound == block, last.count < 64 {
                 runs[runs.count - 1] = last.lowerBound..<(block + 1)
             } else {
                 runs.append(block..<(block + 1))
             }
         }
-        var observations: [Observation] = []
         var failed: [Range<UInt64>] = []
         for (run, values) in try observe(runs, disk, stream) {
             if let values { observations += values } else { failed.append(run) }

@@ -79,7 +79,9 @@ extension SimulatedHost {
         try drain()
         for disk in sortedDisks where !disk.isDeletionPending {
             let stream = streams[disk.stream]
-            let tracked = stream.oracle.disks[disk.identifier]?.trackedBlocks ?? []
+            let end = disk.sectorCount / UInt64(sectorsPerBlock)
+            let tracked = (stream.oracle.disks[disk.identifier]?.trackedBlocks ?? [])
+                .filter { $0 < end }
             var index = 0
             while index < tracked.count {
                 var end = index + 1

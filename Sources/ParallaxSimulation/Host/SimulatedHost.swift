@@ -76,6 +76,7 @@ package final class SimulatedHost {
 
     /// One step of the machine: the device, an engine or the allocator does something.
     package func step() throws(SimulationFailure) {
+        if device.hasStopped { throw .stop }
         let stream = streams[random.index(below: streams.count)]
         switch random.weightedIndex([6, 3, 1, 1, 1]) {
         case 0: try completeCommand()

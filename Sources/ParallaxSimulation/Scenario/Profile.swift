@@ -54,7 +54,12 @@ package struct Profile {
 
     package init(random: inout SeededRandom) {
         let characters = Character.allCases
-        character = characters[random.weightedIndex([30, 20, 12, 14, 12, 7, 5])]
+        let index = random.weightedIndex([30, 20, 12, 14, 12, 7, 5])
+        self.init(character: characters[index], random: &random)
+    }
+
+    package init(character: Character, random: inout SeededRandom) {
+        self.character = character
         shape.extentBytes = 1 << 20
         shape.storeBytes = UInt64(random.integer(in: 24...96)) << 20
         shape.streamCount = random.chance(percent: 20) ? 2 : 1

@@ -196,8 +196,12 @@ extension SimulatedHost {
 
     private func resizeDisk() {
         guard let disk = randomDisk(), let size = disk.sizes.first else { return }
-        let growth = UInt64(random.integer(in: 0...1024)) * UInt64(blockBytes)
-        change(.resize(disk.identifier, sizeBytes: size + growth), on: streams[disk.stream])
+        var newSize = size + UInt64(random.integer(in: 0...1024)) * UInt64(blockBytes)
+        if random.chance(percent: 40) {
+            let blocks = Int(size / UInt64(blockBytes))
+            newSize = UInt64(random.integer(in: min(256, blocks)...blocks)) * UInt64(blockBytes)
+        }
+        change(.resize(disk.identifier, sizeBytes: newSize), on: streams[disk.stream])
     }
 
     private func renameDisk() {

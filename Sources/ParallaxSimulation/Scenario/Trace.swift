@@ -51,7 +51,16 @@ package struct Trace {
 package struct SimulationFailure: Error, CustomStringConvertible {
     package var message: String
 
+    /// The machine was stopped on purpose; nothing is wrong.
+    package var isStop = false
+
     package init(_ message: String) { self.message = message }
+
+    static var stop: SimulationFailure {
+        var failure = SimulationFailure("the machine has stopped")
+        failure.isStop = true
+        return failure
+    }
 
     package var description: String { message }
 

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxSimulation
+import Testing
+
+@Suite struct ScenarioTests {
+    /// A handful of whole scenarios; `parallax-sim --seeds` runs as many as one has time for.
+    @Test("fixed seeds find nothing wrong", arguments: UInt64(1)...10)
+    func fixedSeeds(seed: UInt64) {
+        expectSuccess(seed)
+    }
+
+    /// Every seed that ever found a fault, with what it was.
+    @Test(
+        "seeds that once failed pass",
+        arguments: [
+            (31, "a FUA write was answered before a sync"),
+            (33, "a partial write waiting for space held back the slots that would have given it"),
+            (44, "parts that reached staging after a failure were never answered"),
+            (58, "deletion had no room in a full store"),
+            (74, "a write in flight filled blocks of a VDI that was being purged"),
+            (72, "paths of waiting reads evicted each other for ever"),
+            (439, "a checkpoint dropped the extent in which its replay begins"),
+        ] as [(UInt64, String)])
+    func regressions(seed: UInt64, fault: String) {
+        expectSuccess(seed)
+    }
+
+    @Test("the same seed gives the same trace, another seed another one")
+    func replays() {
+        let first = run(5)
+        let second = run(5)
+        #expect(first.hash == second.hash)
+        #expect(first.statistics.requests == second.statistics.requests)
+        #expect(first.hash != run(6).hash)
+    }
+
+    @Test("leaving operations out changes no other operation's seed, and all of them is none out")
+    func keeps() {
+        var all = Scenario(seed: 3, operationCount: 40) { ShippingStore($0) }
+        let whole = all.run()
+        all.kept = Set(0..<40)
+        #expect(all.run().hash == whole.hash)
+        all.kept = []
+        #expect(all.run().failure == nil)
+    }
+
+    private func run(_ seed: UInt64) -> Scenario.Result {
+        Scenario(seed: seed, operationCount: 60) { ShippingStore($0) }.run()
+    }
+
+    private func expectSuccess(_ seed: UInt64) {
+        let result = Scenario(seed: seed) { ShippingStore($0) }.run()
+        #expect(
+            result.failure == nil,
+            "replay: swift run -c release parallax-sim --seed \(seed) --trace")
+    }
+}
+
+@Suite struct CanaryTests {
+    @Test("each fault put in on purpose is found", arguments: CanaryStore.Fault.allCases)
+    func isFound(fault: CanaryStore.Fault) {
+        let seed = (UInt64(1)...60).first { seed in
+            Scenario(seed: seed) { CanaryStore($0, fault: fault) }.run().failure != nil
+        }
+        #expect(seed != nil, "\(fault) was not found")
+    }
+
+    @Test("a failing scenario is made smaller and still fails")
+    func isMinimised() {
+        var scenario = Scenario(seed: 1, operationCount: 80) { shape in
+            CanaryStore(shape, fault: .misreads)
+        }
+        #expect(scenario.run().failure != nil)
+        let minimal = Minimiser().minimise(Array(0..<80)) { kept in
+            scenario.kept = kept
+            return scenario.run().failure != nil
+        }
+        #expect(minimal.count < 20)
+        scenario.kept = Set(minimal)
+        #expect(scenario.run().failure != nil)
+    }
+}
+
+@Suite struct CrashPointTests {
+    @Test("after every device command a crash leaves what it must", arguments: [UInt64(11), 12])
+    func everyCommand(seed: UInt64) throws {
+        let points = CrashPoints(seed: seed)
+        let count = try points.commandCount()
+        #expect((30...600).contains(count))
+        for stop in 0...count {
+            let survival = Survival.allCases[stop % Survival.allCases.count]
+            try points.check(stopAfter: stop, mode: .powerLoss, survival: survival)
+            if stop % 3 == 0 {
+                try points.check(stopAfter: stop, mode: .processLoss, survival: survival)
+            }
+        }
+    }
+}
