@@ -24,15 +24,17 @@ func openStore(
         readyCountMax: 2 * Int(opened.superblock.streamCount),
         allocator: SlotAllocator(slotCount: Int(opened.superblock.slotCount)))
     let directory = NBDDirectory()
+    let peers = ShardPeers()
     var starts: [ShardStart] = []
     for index in 0..<Int(opened.superblock.streamCount) {
         starts.append(
             try startShard(
                 index, configuration, file: file, opened: opened, choice: choice, pool: pool,
-                directory: directory, log: log))
+                directory: directory, peers: peers, log: log))
     }
     try await release(starts, pool: pool)
     directory.connect(starts.map(\.handle.mailbox))
+    peers.connect(starts.map(\.handle.mailbox))
     try await listen(starts, configuration)
     return StoreRuntime(
         identity: StoreIdentity(
@@ -89,14 +91,15 @@ private func chooseEngine(
 
 private func startShard(
     _ index: Int, _ configuration: DaemonConfiguration, file: StoreFile, opened: OpenedStore,
-    choice: IOEngineChoice, pool: ExtentPreparer, directory: NBDDirectory, log: Logger
+    choice: IOEngineChoice, pool: ExtentPreparer, directory: NBDDirectory,
+    peers: ShardPeers, log: Logger
 ) throws(ControlError) -> ShardStart {
     do {
         let mailbox = try ShardMailbox()
         let gate = try StartGate()
         let descriptor = ShardDescriptor(
             index: index, engineKind: choice.kind, mailbox: mailbox, pool: pool,
-            directory: directory, log: log)
+            directory: directory, peers: peers, log: log)
         var engine = EngineConfiguration()
         engine.stream = index
         engine.nodeCacheBytes =

@@ -46,7 +46,10 @@ extension Shard where ShardReactor: ~Copyable {
                 sessions.nbdListener(sharedListener).pointee.setExports(exports)
             }
         case .handover(let handover, let vdi): welcome(handover, vdi: vdi)
-        case .extent(let slot): engine.supplyExtent(slot)
+        case .extent(let slot):
+            engine.supplyExtent(slot)
+            if slot == nil { peers.askForSpace(from: index) }
+        case .spaceIsShort: engine.giveBackSpace()
         }
     }
 

@@ -30,6 +30,7 @@ struct Shard<ShardReactor: Reactor & ~Copyable>: ~Copyable {
     let mailbox: ShardMailbox
     let pool: ExtentPreparer
     let directory: NBDDirectory
+    let peers: ShardPeers
     let log: Logger
 
     var reactor: ShardReactor
@@ -57,6 +58,7 @@ struct Shard<ShardReactor: Reactor & ~Copyable>: ~Copyable {
         mailbox = description.mailbox
         pool = description.pool
         directory = description.directory
+        peers = description.peers
         log = description.log
         self.engine = engine
         self.reactor = reactor
@@ -70,6 +72,7 @@ struct ShardDescriptor: Sendable {
     var mailbox: ShardMailbox
     var pool: ExtentPreparer
     var directory: NBDDirectory
+    var peers: ShardPeers
     var log: Logger
 }
 

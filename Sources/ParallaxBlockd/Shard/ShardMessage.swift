@@ -27,6 +27,8 @@ enum ShardMessage: Sendable {
     case handover(NBDHandover, vdi: UInt64)
     /// The answer to a request for an extent; nil: the store is full.
     case extent(ExtentSlot?)
+    /// Another shard finds the store full.
+    case spaceIsShort
 }
 
 extension Mailbox {

@@ -120,6 +120,12 @@ extension Engine {
         return false
     }
 
+    /// Another stream finds the store full: a checkpoint that frees an extent is due now, and not
+    /// when its time has come. One without changes would free nothing more.
+    package mutating func giveBackSpace() {
+        if changesSinceFreeze > 0 && hasEmptyExtents { checkpoint.isNeeded = true }
+    }
+
     /// Whether the blocks of a checkpoint that nothing depends on would be missed.
     var isShortOfSpace: Bool {
         isStoreFull && usableBlocks < blocksToLeave(by: .data) && !hasEmptyExtents
