@@ -144,7 +144,7 @@ class Texts(unittest.TestCase):
 
     def test_machine_paths(self):
         check = rules.check_reminders_and_paths
-        for text in ("cd /root/x", '"/home/me/x"', "`/work/x`"):
+        for text in ("cd /root/x", '"/home/me/x"', "`/" "work/x`"):
             self.assertEqual(found(check, "README.md", text), ["machine-path"], text)
         for text in ("/var/lib/parallax", "a/root/x", "$DIR/work/x", "docs/work/x"):
             self.assertEqual(found(check, "README.md", text), [], text)
