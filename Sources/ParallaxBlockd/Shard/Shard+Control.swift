@@ -84,9 +84,10 @@ extension Shard where ShardReactor: ~Copyable {
         while let answer = engine.nextChangeReply() {
             guard let pending = changes.removeValue(forKey: answer.ticket) else { continue }
             switch answer.result {
-            case .success(let identifier):
+            case .success(.vdi(let identifier)):
                 noteChanged(identifier.rawValue)
                 pending.reply.resume(returning: identifier.rawValue)
+            case .success: break
             case .failure(let error):
                 pending.reply.resume(throwing: Self.explain(error))
             }
@@ -102,6 +103,15 @@ extension Shard where ShardReactor: ~Copyable {
         case .invalidName: ControlError(.invalid, "The name is empty or too long.")
         case .tooManyVDIs:
             ControlError(.noSpace, "The shard has too many VDIs; delete some first.")
+        case .noSuchSnapshot: ControlError(.notFound, "There is no such snapshot.")
+        case .invalidDetails: ControlError(.invalid, "The details are too long.")
+        case .tooManySnapshots:
+            ControlError(.noSpace, "The shard has too many snapshots; delete some first.")
+        case .tooManyEpochs:
+            ControlError(.noSpace, "The VDI has had 2^32 snapshots; clone it and go on there.")
+        case .held: ControlError(.attached, "The snapshot is held; release it first.")
+        case .inUse: ControlError(.attached, "The snapshot is attached; detach it first.")
+        case .noSuchGroup: ControlError(.notFound, "There is no such group.")
         case .noSpace:
             ControlError(.noSpace, "The store is full; delete a VDI or grow the store.")
         case .ioError:

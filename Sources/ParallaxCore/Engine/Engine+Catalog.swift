@@ -44,7 +44,7 @@ extension Engine {
         case .draining: discardBehindEnd(active)
         case .staging: stageCatalogRecord(active)
         case .syncing(let lsn) where durableLSN >= lsn:
-            catalog.finishActive(.success(identifier(active.record)))
+            catalog.finishActive(.success(.vdi(identifier(active.record))))
         case .discarding, .logged, .syncing: break
         }
     }
@@ -103,6 +103,7 @@ extension Engine {
         case .delete(let identifier):
             guard handle(of: identifier) != nil else { throw .noSuchVDI }
             return .delete(identifier)
+        default: throw .noSuchSnapshot
         }
     }
 

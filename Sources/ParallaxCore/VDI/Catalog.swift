@@ -164,7 +164,7 @@ struct Catalog: ~Copyable {
     }
 
     /// Answers the active change and makes room for the next.
-    mutating func finishActive(_ result: Result<VDIIdentifier, CatalogError>) {
+    mutating func finishActive(_ result: Result<CatalogOutcome, CatalogError>) {
         if case .resize(let identifier, _) = active?.record, let handle = handle(of: identifier) {
             vdis[Int(handle)].endWhileShrinking = .max
         }

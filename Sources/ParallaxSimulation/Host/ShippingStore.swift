@@ -95,7 +95,8 @@ package final class ShippingEngine: EngineUnderTest {
         engine.nextChangeReply().map { reply in
             let outcome: DiskChangeReply.Outcome =
                 switch reply.result {
-                case .success(let identifier): .done(identifier.rawValue)
+                case .success(.vdi(let identifier)): .done(identifier.rawValue)
+                case .success: .done(0)
                 case .failure(.noSpace): .noSpace
                 case .failure(.ioError): .failed("ioError")
                 case .failure(let error): .refused("\(error)")
