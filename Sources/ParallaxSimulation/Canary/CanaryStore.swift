@@ -139,12 +139,23 @@ private final class CanaryEngine: EngineUnderTest {
     func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot: slot) }
     func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot() }
     func ownedSlots() -> [UInt32] { engine.ownedSlots() }
-    func submit(change: DiskChange, ticket: UInt64) {
+    func submit(change: CatalogChange, ticket: UInt64) {
         engine.submit(change: change, ticket: ticket)
     }
-    func nextChangeReply() -> DiskChangeReply? { engine.nextChangeReply() }
+    func nextChangeReply() -> CatalogReply? { engine.nextChangeReply() }
+    func snapshots(from cursor: Int, limit: Int) -> SnapshotPage {
+        engine.snapshots(from: cursor, limit: limit)
+    }
+    func summary(of snapshot: UInt64) -> SnapshotSummary? { engine.summary(of: snapshot) }
+    func openSnapshot(_ identifier: UInt64) -> UInt32? { engine.openSnapshot(identifier) }
+    func closeSnapshot(_ handle: UInt32) { engine.closeSnapshot(handle) }
+    func submit(diff: DiffQuery, ticket: UInt64) { engine.submit(diff: diff, ticket: ticket) }
+    func nextDiffReply() -> DiffReply? { engine.nextDiffReply() }
+    func nextCut() -> UInt64? { engine.nextCut() }
+    func releaseGroup(_ group: UInt64) { engine.releaseGroup(group) }
+    func census(load: @escaping NodeLoader) -> StreamCensus? { engine.census(load: load) }
     func handle(of identifier: UInt64) -> UInt32? { engine.handle(of: identifier) }
-    func disks() -> [DiskSummary] { engine.disks() }
+    func disks() -> [VDISummary] { engine.disks() }
     func requestCheckpoint() { engine.requestCheckpoint() }
     var isIdle: Bool { engine.isIdle }
     var failureMessage: String? { engine.failureMessage }
