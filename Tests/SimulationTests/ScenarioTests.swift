@@ -54,8 +54,7 @@ import Testing
         let result = Scenario(seed: seed, hasVersions: hasVersions) { ShippingStore($0) }.run()
         #expect(
             result.failure == nil,
-            "replay: swift run -c release parallax-sim --seed \(seed)"
-                + "\(hasVersions ? "" : " --no-versions") --trace")
+            "replay: parallax-sim --seed \(seed)\(hasVersions ? "" : " --no-versions") --trace")
     }
 }
 

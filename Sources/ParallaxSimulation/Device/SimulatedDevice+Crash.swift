@@ -110,10 +110,8 @@ extension SimulatedDevice {
         }
     }
 
-    /// The same into memory of the caller's.
-    package func peek(at offset: UInt64, into target: UnsafeMutableRawBufferPointer) {
-        visible.read(at: offset, into: target)
-    }
+    /// The whole page there as a read would return it now; nil if it was never written.
+    package func page(at offset: UInt64) -> UnsafeRawPointer? { visible.page(at: offset) }
 
     /// Numbers of all 4 KiB pages that were ever written, in the order of their first write.
     package var touchedPages: [UInt64] { visible.pageNumbers }

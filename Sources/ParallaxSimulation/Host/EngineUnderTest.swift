@@ -20,7 +20,7 @@ package protocol EngineUnderTest: AnyObject {
     func ownedSlots() -> [UInt32]
 
     func submit(change: CatalogChange, ticket: UInt64)
-    func nextChangeReply() -> CatalogReply?
+    func nextChangeReply() -> ChangeReply?
     func handle(of identifier: UInt64) -> UInt32?
     func disks() -> [VDISummary]
 
@@ -42,8 +42,13 @@ package protocol EngineUnderTest: AnyObject {
     var diagnosis: String { get }
 }
 
-/// Copies the block at an offset of the device to where it is wanted.
-package typealias NodeLoader = (_ deviceOffset: UInt64, _ target: UnsafeMutableRawPointer) -> Void
+/// The answer to a change; canaries make their own.
+package typealias ChangeReply = (
+    ticket: UInt64, result: Result<CatalogOutcome, CatalogError>
+)
+
+/// The block at an offset of the device, as it is now; valid until the device is written to.
+package typealias NodeLoader = (_ deviceOffset: UInt64) -> UnsafeRawPointer?
 
 /// What a walk through all trees of a stream has found, beside what the engine had counted.
 package struct StreamCensus {

@@ -91,7 +91,9 @@ package final class ShippingEngine: EngineUnderTest {
         engine.submit(change: change, ticket: ticket)
     }
 
-    package func nextChangeReply() -> CatalogReply? { engine.nextChangeReply() }
+    package func nextChangeReply() -> ChangeReply? {
+        engine.nextChangeReply().map { ($0.ticket, $0.result) }
+    }
 
     package func handle(of identifier: UInt64) -> UInt32? {
         engine.handle(of: VDIIdentifier(identifier))

@@ -58,6 +58,8 @@ extension SimulatedHost {
         while let number = stream.engine?.nextCut() {
             trace.note(.cut, UInt64(stream.index), number, "  stream \(stream.index): cut made")
             groups[number]?.cuts += 1
+            // A cut that comes after the group was given up must not hold its stream back.
+            if groups[number]?.isReleased ?? true { stream.engine?.releaseGroup(number) }
             advance(number)
         }
     }

@@ -29,6 +29,7 @@ extension SimulatedHost {
         case .rollback:
             entry.window = stream.oracle.beginSnapshot()
             entry.mayBeInUse = disk?.requestsInFlight ?? 0 > 0
+            if let vdi = entry.change.vdi { ignoreReads(of: vdi, stream) }
             disk?.isRollingBack = true
             disk?.changesInFlight += 1
             snapshot?.changesInFlight += 1
@@ -45,6 +46,22 @@ extension SimulatedHost {
                 if commit { member.groups.insert(0) } else { member.isDeletionPending = true }
             }
         case .create, .resize, .rename, .delete, .setAttributes: break
+        }
+    }
+
+    /// A guest that reads while the head is replaced may get either.
+    private func ignoreReads(of disk: UInt64, _ stream: SimulatedStream) {
+        for tag in stream.requests.keys {
+            guard let request = stream.requests[tag], request.disk == disk else { continue }
+            switch request.expectation {
+            case .read(let submittedAt, _):
+                stream.requests[tag]?.expectation = .read(
+                    submittedAt: submittedAt, isScribbled: true)
+            case .allocation(let submittedAt):
+                stream.requests[tag]?.expectation = .read(
+                    submittedAt: submittedAt, isScribbled: true)
+            case .mutation, .flush, .refusal, .snapshotRead, .snapshotAllocation: break
+            }
         }
     }
 

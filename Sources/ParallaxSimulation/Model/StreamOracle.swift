@@ -46,7 +46,7 @@ package final class StreamOracle {
         addDisk(ModelDisk(identifier: identifier, sectorCount: sectorCount))
     }
 
-    func addDisk(_ disk: ModelDisk) { disks[disk.identifier] = disk }
+    package func addDisk(_ disk: ModelDisk) { disks[disk.identifier] = disk }
 
     package func removeDisk(_ identifier: UInt64) { disks[identifier] = nil }
 
