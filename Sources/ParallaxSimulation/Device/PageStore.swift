@@ -40,12 +40,6 @@ package final class PageStore {
         }
     }
 
-    /// The page that begins there; valid until it is written to.
-    package func page(at offset: UInt64) -> UnsafeRawPointer? {
-        offset % UInt64(blockBytes) == 0
-            ? pages[offset / UInt64(blockBytes)].map { .init($0) } : nil
-    }
-
     /// Inverts one bit.
     package func flip(bit: Int, at offset: UInt64) {
         let page = makePage(offset / UInt64(blockBytes))

@@ -110,8 +110,10 @@ extension SimulatedDevice {
         }
     }
 
-    /// The whole page there as a read would return it now; nil if it was never written.
-    package func page(at offset: UInt64) -> UnsafeRawPointer? { visible.page(at: offset) }
+    /// The same into memory of the caller's.
+    package func peek(at offset: UInt64, into target: UnsafeMutableRawBufferPointer) {
+        visible.read(at: offset, into: target)
+    }
 
     /// Numbers of all 4 KiB pages that were ever written, in the order of their first write.
     package var touchedPages: [UInt64] { visible.pageNumbers }

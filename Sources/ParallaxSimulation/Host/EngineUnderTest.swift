@@ -47,8 +47,8 @@ package typealias ChangeReply = (
     ticket: UInt64, result: Result<CatalogOutcome, CatalogError>
 )
 
-/// The block at an offset of the device, as it is now; valid until the device is written to.
-package typealias NodeLoader = (_ deviceOffset: UInt64) -> UnsafeRawPointer?
+/// Copies the block at an offset of the device to where it is wanted.
+package typealias NodeLoader = (_ deviceOffset: UInt64, _ target: UnsafeMutableRawPointer) -> Void
 
 /// What a walk through all trees of a stream has found, beside what the engine had counted.
 package struct StreamCensus {

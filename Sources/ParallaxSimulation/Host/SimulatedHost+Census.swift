@@ -9,9 +9,12 @@ extension SimulatedHost {
         guard !mayBeCorrupt, device.statistics.lies == 0 else { return }
         let device = device
         for stream in streams where stream.engine?.failureMessage == nil {
-            guard let census = stream.engine?.census(load: { device.page(at: $0) }) else {
-                continue
+            let census = stream.engine?.census { offset, target in
+                device.peek(
+                    at: offset,
+                    into: UnsafeMutableRawBufferPointer(start: target, count: blockBytes))
             }
+            guard let census else { continue }
             statistics.censuses += 1
             trace.note(
                 .census, UInt64(stream.index), UInt64(census.live.values.reduce(0, +)),

@@ -144,6 +144,7 @@ extension SimulatedHost {
         let stream = streams[random.index(below: streams.count)]
         let mine = sortedDisks.filter {
             $0.stream == stream.index && !$0.isDeletionPending && $0.sizes.count == 1
+                && !$0.mayBeTemplate && !$0.isRollingBack
         }
         guard let disk = mine.first, let handle = stream.engine?.handle(of: disk.identifier) else {
             return

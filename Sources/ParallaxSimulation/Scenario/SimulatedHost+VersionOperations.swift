@@ -148,6 +148,7 @@ extension SimulatedHost {
         nextName += 1
         var size = snapshot.sizeBytes
         if random.oneIn(3) { size += UInt64(random.integer(in: 0...1024)) * UInt64(blockBytes) }
+        size = min(size, Limits.vdiBytes.upperBound)
         change(
             .clone(
                 of: SnapshotIdentifier(snapshot.identifier), name: "clone-\(nextName)",
@@ -240,9 +241,7 @@ extension SimulatedHost {
         var left = members
         for round in 0..<random.integer(in: members.count...16) {
             let disk = members[round % members.count]
-            if !disk.isDeletionPending, !disk.isRollingBack {
-                try relay(to: disk)
-            }
+            guard try relay(to: disk, isPatient: left.isEmpty) else { break }
             if let next = left.first, random.chance(percent: 60) || left.count == members.count {
                 left.removeFirst()
                 submitMember(next, of: number)
@@ -253,12 +252,23 @@ extension SimulatedHost {
         if random.oneIn(2) { try runFor(random.integer(in: 1...100)) }
     }
 
-    private func relay(to disk: GuestDisk) throws(SimulationFailure) {
+    /// A write, and its answer. As long as a member has not even been asked for, another's stream
+    /// may hold the answer back for ever: false then.
+    private func relay(
+        to disk: GuestDisk, isPatient: Bool
+    ) throws(SimulationFailure) -> Bool {
+        guard !disk.isDeletionPending, !disk.isRollingBack else { return true }
         let tag = nextTag
         var wish = smallWrite(to: disk)
         wish.operation = .write
-        guard try submit(wish, to: disk) else { return }
-        _ = try waitForReply(to: tag, on: streams[disk.stream])
+        guard try submit(wish, to: disk) else { return true }
+        let stream = streams[disk.stream]
+        if isPatient {
+            _ = try waitForReply(to: tag, on: stream)
+            return true
+        }
+        for _ in 0..<400 where stream.requests[tag] != nil { try step() }
+        return stream.requests[tag] == nil
     }
 
     // MARK: Reading
