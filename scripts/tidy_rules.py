@@ -25,8 +25,8 @@ IMPORTS = {
     "ParallaxVhost": KERNEL,
     "ParallaxNBD": KERNEL,
     "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc"},
-    # Pure decisions: Foundation for the time zones' tables, and nothing that could read a clock.
-    "ParallaxRetention": STANDARD | FOUNDATION,
+    # Pure decisions. FoundationInternationalization has the time zones' tables.
+    "ParallaxRetention": STANDARD | {"FoundationEssentials", "FoundationInternationalization"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
         "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ArgumentParser",
         "Logging", "Dispatch", "TOMLKit",

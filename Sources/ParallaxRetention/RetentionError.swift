@@ -23,10 +23,13 @@ package struct RetentionError: Error, Equatable, Sendable {
     /// Text that came from outside, short and on one line, for use within a sentence.
     static func quoted(_ text: some StringProtocol) -> String {
         let limit = 64
-        let clean = String.UnicodeScalarView(
-            text.unicodeScalars.prefix(limit).map {
-                $0.properties.generalCategory == .control ? "?" : $0
-            })
-        return "\"\(String(clean))\(text.unicodeScalars.count > limit ? "..." : "")\""
+        let clean = text.unicodeScalars.prefix(limit).map { scalar in
+            switch scalar.properties.generalCategory {
+            case .control, .lineSeparator, .paragraphSeparator: Unicode.Scalar("?")
+            default: scalar
+            }
+        }
+        return
+            "\"\(String(String.UnicodeScalarView(clean)))\(text.unicodeScalars.count > limit ? "..." : "")\""
     }
 }

@@ -58,13 +58,19 @@ struct CivilDate: Equatable {
     /// Months since January of the year 0.
     var monthNumber: Int { year * 12 + month - 1 }
 
-    /// The same day `months` earlier; the last of the month where that day does not exist.
-    func subtracting(months: Int) -> Self {
+    /// The same day `months` earlier; nil where that month has no such day.
+    func subtracting(months: Int) -> Self? {
         let target = monthNumber - months
         let year = floorDivide(target, 12)
-        let month = target - year * 12 + 1
-        let day = min(day, Self.daysIn(month: month, year: year))
-        return Self(dayNumber: Self.dayNumber(year: year, month: month, day: day))
+        return Self(year: year, month: target - year * 12 + 1, day: day)
+    }
+
+    /// The first day after the month that was `months` before this one.
+    func firstOfMonth(after months: Int) -> Self {
+        let target = monthNumber - months + 1
+        let year = floorDivide(target, 12)
+        return Self(
+            dayNumber: Self.dayNumber(year: year, month: target - year * 12 + 1, day: 1))
     }
 
     /// Monday-based weeks; 1970-01-01 was a Thursday, and week 0 is the one that holds it.

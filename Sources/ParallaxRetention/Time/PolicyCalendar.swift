@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-internal import Foundation
+internal import FoundationEssentials
+internal import FoundationInternationalization
 
 /// The calendar of a policy's time zone, with its clock changes.
 ///
-/// Foundation knows the zones' offsets from its own copy of the IANA tables; the rest is arithmetic.
+/// FoundationInternationalization knows the zones' offsets from the IANA tables that it carries with
+/// it; the rest is arithmetic.
 struct PolicyCalendar {
     private let zone: TimeZone
 
@@ -64,6 +66,14 @@ struct PolicyCalendar {
         }
     }
 
+    func text(_ time: RetentionTime) -> String {
+        let seconds = time.clamped.seconds
+        let offset = offset(at: seconds)
+        let local = LocalTime(utcSeconds: seconds, offset: offset)
+        let suffix = offset == 0 ? "Z" : Self.offsetText(offset)
+        return "\(local.date.text)T\(local.clockText)\(suffix)"
+    }
+
     private static func offsetText(_ offset: Int) -> String {
         let magnitude = abs(offset)
         let clock = "\(padded(magnitude / 3600, to: 2)):\(padded(magnitude / 60 % 60, to: 2))"
@@ -71,31 +81,41 @@ struct PolicyCalendar {
     }
 
     /// `duration` before `time`. Seconds to weeks are exact lengths; months and years go back in
-    /// the calendar, at the same time of the day.
+    /// the calendar, to as long after that day's beginning as `time` is after its own. Where the
+    /// month has no such day, they go back to its end.
+    ///
+    /// A later `time` never gives an earlier result, which the time of the day by the clock would,
+    /// at clock changes and after short months: what was too old would be wanted again.
     func subtract(_ duration: RetentionDuration, from time: RetentionTime) -> RetentionTime {
         let time = time.clamped
         guard let months = duration.months else {
-            return RetentionTime(
-                seconds: time.seconds - duration.seconds, nanoseconds: time.nanoseconds
-            ).clamped
+            let seconds = time.seconds - duration.seconds
+            return RetentionTime(seconds: seconds, nanoseconds: time.nanoseconds).clamped
         }
-        let local = local(time.seconds)
-        let target = LocalTime(
-            date: local.date.subtracting(months: months), secondOfDay: local.secondOfDay)
-        return RetentionTime(
-            seconds: utcSeconds(target), nanoseconds: time.nanoseconds
-        ).clamped
+        let today = local(time.seconds).date
+        let elapsed = time.seconds - beginning(of: today.dayNumber)
+        guard let day = today.subtracting(months: months) else {
+            let next = today.firstOfMonth(after: months)
+            return RetentionTime(seconds: beginning(of: next.dayNumber)).clamped
+        }
+        let nextDay = RetentionTime(seconds: beginning(of: day.dayNumber + 1))
+        let result = RetentionTime(
+            seconds: beginning(of: day.dayNumber) + elapsed, nanoseconds: time.nanoseconds)
+        return min(result, nextDay).clamped
     }
 
-    /// When local clocks showed `local`: the earlier time where they did so twice, so that more is
-    /// kept; where a change skipped it, what a clock that had not been changed would have shown.
-    private func utcSeconds(_ local: LocalTime) -> Int64 {
-        let asUTC = Int64(local.date.dayNumber * secondsPerDay + local.secondOfDay)
-        // No zone is further from UTC than a day, and none changes its clock twice in two days.
-        let before = asUTC - Int64(offset(at: asUTC - Int64(secondsPerDay)))
-        let after = asUTC - Int64(offset(at: asUTC + Int64(secondsPerDay)))
-        if self.local(before) == local { return before }
-        return self.local(after) == local ? after : before
+    /// The first moment of a day: midnight; the first one where the clocks showed it twice; where
+    /// they skipped it, the moment of that change.
+    private func beginning(of dayNumber: Int) -> Int64 {
+        let midnight = Int64(dayNumber * secondsPerDay)
+        // No zone changes its clocks twice within two days.
+        let before = midnight - Int64(offset(at: midnight - Int64(secondsPerDay)))
+        let after = midnight - Int64(offset(at: midnight + Int64(secondsPerDay)))
+        func isMidnight(_ seconds: Int64) -> Bool {
+            let local = local(seconds)
+            return local.date.dayNumber == dayNumber && local.secondOfDay == 0
+        }
+        return !isMidnight(before) && isMidnight(after) ? after : before
     }
 }
 

@@ -7,7 +7,7 @@
 /// | --- | --- |
 /// | `s`, `m`, `h` | 1, 60, 3,600 seconds |
 /// | `d`, `w` | 24 hours, 7 times 24 hours, whatever the clocks do meanwhile |
-/// | `mo`, `y` | calendar months, 12 calendar months: back from the 31st of May by `3mo` is the last of February |
+/// | `mo`, `y` | calendar months and years: `3mo` before the 31st of May is the end of February |
 package struct RetentionDuration: Sendable, Hashable {
     package enum Unit: String, Sendable, CaseIterable {
         case seconds = "s"
@@ -30,17 +30,22 @@ package struct RetentionDuration: Sendable, Hashable {
             case .years: 366 * 86_400
             }
         }
+
+        /// `yearsMax` years.
+        fileprivate var countMax: Int {
+            self == .months
+                ? 12 * yearsMax : Int(Unit.years.secondsMax / secondsMax) * yearsMax
+        }
     }
 
     package let count: Int
     package let unit: Unit
 
     /// Longer is surely a slip of the hand.
-    static let yearsMax = 1_000
+    fileprivate static let yearsMax = 1_000
 
     package init(_ count: Int, _ unit: Unit) throws(RetentionError) {
-        let limit = Unit.years.secondsMax * Int64(Self.yearsMax)
-        guard count > 0, Int64(count) <= limit / unit.secondsMax else {
+        guard count > 0, count <= unit.countMax else {
             throw RetentionError(
                 .invalid, "\(count)\(unit.rawValue) is not from 1s to \(Self.yearsMax)y")
         }
