@@ -50,6 +50,26 @@ struct ProtectionTests {
         #expect(plan.reasons(9) == ["newest"])
     }
 
+    @Test("even if only one would go")
+    func oneOfTwo() throws {
+        let all = [candidate(1, ago: 20_000), candidate(2, ago: 10_000)]
+        let rule = try policy("--keep-within 1h")
+        let error = failure { _ = try rule.decide(all, now: Self.now) }
+        #expect(error?.kind == .wouldDeleteEverything)
+    }
+
+    @Test("a policy put together in code is checked as well", arguments: [-1, 0, 1_000_001])
+    func unchecked(count: Int) throws {
+        var rule = RetentionPolicy()
+        rule.keepLast = count
+        let byCount = failure { _ = try rule.decide([], now: Self.now, force: true) }
+        #expect(byCount?.message.hasPrefix("keep-last is \(count)") == true)
+        var zoned = RetentionPolicy.standard
+        zoned.timeZone = "Nowhere"
+        let byZone = failure { _ = try zoned.decide([], now: Self.now, force: true) }
+        #expect(byZone?.kind == .invalid)
+    }
+
     @Test("nothing to delete is nothing to refuse", arguments: [0, 1])
     func nothing(count: Int) throws {
         let all = (0..<count).map { candidate(UInt64($0), ago: 10_000) }

@@ -54,6 +54,18 @@ struct TimeTests {
         }
     }
 
+    @Test("so is its text in a zone", arguments: RandomPolicies.zones)
+    func localRoundTrip(zone: String) throws {
+        let local = try policy("--keep-last 1 --time-zone \(zone)").localText()
+        let start = try time("2026-01-01T00:00:00.125Z")
+        for step in 0..<2_000 {
+            let original = RetentionTime(
+                seconds: start.seconds + Int64(step) * 16_001, nanoseconds: start.nanoseconds)
+            let back = try time(local(original))
+            #expect(back == original)
+        }
+    }
+
     @Test("the calendar's arithmetic agrees with Foundation's, in every year from 1583 to 9999")
     func calendar() throws {
         var calendar = Calendar(identifier: .iso8601)

@@ -15,6 +15,7 @@ extension RetentionPolicy {
                 "the policy has no rule that keeps anything; give it one, such as --keep-last 10, "
                     + "or use --force")
         }
+        try validate()
         let calendar = try PolicyCalendar(zoneName: timeZone)
         var verdict = Verdict(candidates, now: now, policy: self)
         verdict.applyRules(of: self, calendar: calendar)

@@ -10,8 +10,8 @@ extension RetentionPolicy {
         try PolicyCalendar(zoneName: timeZone).subtract(duration, from: time)
     }
 
-    /// How clocks in the policy's time zone show times: `2026-11-25T11:00:00+01:00`. ISO 8601
-    /// without fractions of a second.
+    /// How clocks in the policy's time zone show times: `2026-11-25T11:00:00+01:00`. It is
+    /// what `RetentionTime.parse` reads.
     package func localText() throws(RetentionError) -> (RetentionTime) -> String {
         let calendar = try PolicyCalendar(zoneName: timeZone)
         return { calendar.text($0) }

@@ -67,11 +67,11 @@ struct PolicyCalendar {
     }
 
     func text(_ time: RetentionTime) -> String {
-        let seconds = time.clamped.seconds
-        let offset = offset(at: seconds)
-        let local = LocalTime(utcSeconds: seconds, offset: offset)
+        let time = time.clamped
+        let offset = offset(at: time.seconds)
+        let local = LocalTime(utcSeconds: time.seconds, offset: offset)
         let suffix = offset == 0 ? "Z" : Self.offsetText(offset)
-        return "\(local.date.text)T\(local.clockText)\(suffix)"
+        return "\(local.date.text)T\(local.clockText)\(time.fractionText)\(suffix)"
     }
 
     private static func offsetText(_ offset: Int) -> String {

@@ -20,14 +20,15 @@ extension RetentionTime {
     package var text: String {
         let time = clamped
         let local = LocalTime(utcSeconds: time.seconds, offset: 0)
-        var text = "\(local.date.text)T\(local.clockText)"
-        if time.nanoseconds > 0 {
-            let digits = String(time.nanoseconds)
-            var fraction = String(repeating: "0", count: 9 - digits.count) + digits
-            while fraction.hasSuffix("0") { fraction.removeLast() }
-            text += "." + fraction
-        }
-        return text + "Z"
+        return "\(local.date.text)T\(local.clockText)\(time.fractionText)Z"
+    }
+
+    /// `.25`, with as many digits as it needs; empty for a whole second.
+    var fractionText: String {
+        guard nanoseconds > 0 else { return "" }
+        var fraction = padded(Int(nanoseconds), to: 9)
+        while fraction.hasSuffix("0") { fraction.removeLast() }
+        return "." + fraction
     }
 }
 
