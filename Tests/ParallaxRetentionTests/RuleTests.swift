@@ -127,4 +127,15 @@ struct RuleTests {
         #expect(plan == reversed)
         #expect(plan.decisions.map(\.candidate.id) == [7, 6, 5, 4, 3, 2, 1, 0])
     }
+
+    @Test("of two snapshots of the same moment, the one that was made later is the newer")
+    func sameMoment() throws {
+        let moment = try time("2026-11-25T10:00:00Z")
+        let all = [(9, "b"), (10, "a"), (8, "c")].map { id, name in
+            RetentionCandidate(id: UInt64(id), name: name, time: moment, origin: .scheduled)
+        }
+        let plan = try policy("--keep-last 1").decide(all, now: moment)
+        #expect(plan.decisions.map(\.candidate.id) == [10, 9, 8])
+        #expect(plan.keptIDs == [10])
+    }
 }

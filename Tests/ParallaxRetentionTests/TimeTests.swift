@@ -127,6 +127,9 @@ struct TimeTests {
             ("6mo", "2026-07-15T12:00:00+02:00", "Europe/Berlin", "2026-01-15T11:00:00Z"),
             // Still the 1st of November there, and already the 2nd in UTC.
             ("1mo", "2026-11-01T20:00:00-05:00", "America/New_York", "2026-10-02T01:00:00Z"),
+            // The clocks of Beirut went back just before midnight, and over it when they went forward.
+            ("1mo", "2026-11-25T00:00:00+02:00", "Asia/Beirut", "2026-10-24T22:00:00Z"),
+            ("1mo", "2026-04-29T00:00:00+03:00", "Asia/Beirut", "2026-03-28T22:00:00Z"),
             // Days are of 24 hours, and the 25th of October had 25.
             ("1d", "2026-10-26T00:00:00+01:00", "Europe/Berlin", "2026-10-24T23:00:00Z"),
         ])
