@@ -58,6 +58,7 @@ let package = Package(
 
         // Control plane.
         .target(name: "ParallaxControl", swiftSettings: swift),
+        .target(name: "ParallaxRetention", swiftSettings: swift),
         .executableTarget(
             name: "ParallaxBlockd",
             dependencies: [
@@ -70,7 +71,8 @@ let package = Package(
         .executableTarget(
             name: "parallax-ctl",
             dependencies: [
-                "ParallaxControl", "ParallaxCore", "ParallaxIO", "CLinux", argumentParser,
+                "ParallaxControl", "ParallaxRetention", "ParallaxCore", "ParallaxIO", "CLinux",
+                argumentParser,
             ],
             swiftSettings: swift),
 
@@ -112,6 +114,9 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),
+        .testTarget(
+            name: "ParallaxRetentionTests",
+            dependencies: ["ParallaxRetention", "ParallaxSimulation"], swiftSettings: swift),
         .testTarget(
             name: "SimulationTests", dependencies: ["ParallaxSimulation", "ParallaxCore"],
             swiftSettings: swift),

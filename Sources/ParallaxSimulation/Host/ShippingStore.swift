@@ -131,5 +131,19 @@ extension ShippingEngine {
     package func nextCut() -> UInt64? { engine.nextCut() }
     package func releaseGroup(_ group: UInt64) { engine.releaseGroup(group) }
 
-    package func census(load: @escaping NodeLoader) -> StreamCensus? { nil }
+    package func census(load: @escaping NodeLoader) -> StreamCensus? {
+        let found = engine.census(load: load)
+        var census = StreamCensus()
+        census.live = found.liveBlocks
+        census.counted = found.countedBlocks
+        for (snapshot, blocks) in found.exclusiveBlocks {
+            census.exclusive[snapshot.rawValue] = blocks
+        }
+        census.problems = found.problems
+        if found.problems.isEmpty && found.liveNodes != found.countedNodes {
+            census.problems.append(
+                "\(found.liveNodes) nodes are live and \(found.countedNodes) are counted")
+        }
+        return census
+    }
 }
