@@ -16,6 +16,7 @@ struct RootCommand: ParsableCommand {
         version: parallaxVersion,
         subcommands: [
             StoreCommand.self, VDICommand.self, AttachCommand.self, DetachCommand.self,
+            SnapshotCommand.self, HoldCommand.self, ReleaseCommand.self, CloneCommand.self,
         ])
 
     @OptionGroup var connection: ConnectionOptions
