@@ -24,12 +24,16 @@ IMPORTS = {
     "ParallaxIO": KERNEL | {"CLiburing", "CLibaio"},
     "ParallaxVhost": KERNEL,
     "ParallaxNBD": KERNEL,
-    "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc"},
+    "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc", "ParallaxRetention"},
+    # Pure decisions. FoundationInternationalization has the time zones' tables.
+    "ParallaxRetention": STANDARD | {"FoundationEssentials", "FoundationInternationalization"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
-        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ArgumentParser",
-        "Logging", "Dispatch", "TOMLKit",
+        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ParallaxRetention",
+        "ArgumentParser", "Logging", "Dispatch", "TOMLKit",
     },
-    "parallax-ctl": KERNEL | FOUNDATION | {"ParallaxControl", "ParallaxIO", "ArgumentParser"},
+    "parallax-ctl": KERNEL | FOUNDATION | {
+        "ParallaxControl", "ParallaxRetention", "ParallaxIO", "ArgumentParser",
+    },
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
     "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
     "parallax-sim": CORE | {"ParallaxSimulation", "ArgumentParser", "Glibc"},
@@ -41,8 +45,10 @@ IMPORTS = {
         "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxSimulation",
     },
     "ParallaxControlTests": TESTS | {
-        "ParallaxControl", "ParallaxBlockd", "parallax_ctl", "ArgumentParser", "Logging",
+        "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "parallax_ctl",
+        "ArgumentParser", "Logging",
     },
+    "ParallaxRetentionTests": TESTS | {"ParallaxRetention", "ParallaxSimulation"},
     "SimulationTests": TESTS | {"ParallaxSimulation"},
     "IntegrationTests": TESTS | {"ParallaxGuest", "ParallaxControl"},
 }
@@ -221,7 +227,7 @@ UNREPEATABLE = re.compile(
     r"\b(?:clock_gettime|gettimeofday|pthread_\w+|getrandom|arc4random\w*|"
     r"SystemRandomNumberGenerator|ContinuousClock|SuspendingClock|Task\.sleep|shuffled\(\))"
     r"|\.random\((?:\)|in:(?![^)]*using:))")
-REPEATABLE_TARGETS = {"ParallaxCore", "ParallaxSimulation"}
+REPEATABLE_TARGETS = {"ParallaxCore", "ParallaxSimulation", "ParallaxRetention"}
 UNCHECKED = re.compile(r"@unchecked\s+Sendable|nonisolated\(unsafe\)")
 
 

@@ -17,6 +17,7 @@ struct RootCommand: ParsableCommand {
         subcommands: [
             StoreCommand.self, VDICommand.self, AttachCommand.self, DetachCommand.self,
             SnapshotCommand.self, HoldCommand.self, ReleaseCommand.self, CloneCommand.self,
+            RetentionCommand.self,
         ])
 
     @OptionGroup var connection: ConnectionOptions
