@@ -31,8 +31,11 @@ extension Engine {
             full \(isStoreFull), asked \(extentsRequested), leases \(log.leases.count), extents \
             leased/open/sealed \(states), empty \(hasEmptyExtents), releasing \(releasing.count) \
             grace \(grace.count), \(spaceDiagnosis); frames \(frameStates), wanted loads \(forest.wantedLoads.count), commands \
-            \(commands.count), replay bound \(forest.cache.replayBound), live nodes \(forest.liveNodes); purging \
-            \(catalog.purging != nil), \(failure.map(\.message) ?? "no failure")
+            \(commands.count), replay bound \(forest.cache.replayBound), live nodes \(forest.liveNodes); changes \
+            \(catalog.waiting.count)/\(catalog.logged.count)/\(catalog.syncing.count), \
+            reclaiming \(catalog.reclaim.job.map { "\($0)" } ?? "nothing"), deletions \
+            \(catalog.reclaim.deletions.count), counts \(catalog.reclaim.counts.count), \
+            \(failure.map(\.message) ?? "no failure")
             """
     }
 }

@@ -4,10 +4,10 @@
 /// Names a snapshot for ever.
 ///
 /// ```
-///  63  62   48 47        24 23       0
-/// +---+-------+------------+----------+
-/// | 1 |stream | generation | row      |   row: place in the stream's table of versions, reused
-/// +---+-------+------------+----------+   with the next generation
+///  63  62   58 57     36 35                  0
+/// +---+-------+---------+---------------------+
+/// | 1 |stream | row     | sequence            |   row: place in the stream's table of versions,
+/// +---+-------+---------+---------------------+   reused; sequence: counts the stream's snapshots
 /// ```
 /// Bit 63 tells it from a `VDIIdentifier`.
 package struct SnapshotIdentifier: BitwiseCopyable, Hashable, Sendable {
@@ -15,16 +15,20 @@ package struct SnapshotIdentifier: BitwiseCopyable, Hashable, Sendable {
 
     package init(_ rawValue: UInt64) { self.rawValue = rawValue }
 
-    init(stream: Int, generation: UInt32, row: Int) {
-        rawValue = 1 << 63 | UInt64(stream) << 48 | UInt64(generation) << 24 | UInt64(row)
+    init(stream: Int, row: Int, sequence: UInt64) {
+        precondition(
+            stream < 32 && row < Limits.snapshotsPerStream && sequence <= Self.lastSequence,
+            "SnapshotIdentifier: out of range")
+        rawValue = 1 << 63 | UInt64(stream) << 58 | UInt64(row) << 36 | sequence
     }
 
-    static let rowLimit = 1 << 24
-    static let generationLimit: UInt32 = 1 << 24
+    /// A hundred snapshots a second reach it in 21 years.
+    static let lastSequence: UInt64 = 1 << 36 - 1
 
-    var row: Int { Int(rawValue & 0xFF_FFFF) }
-    var generation: UInt32 { UInt32(rawValue >> 24 & 0xFF_FFFF) }
-    package var stream: Int { Int(rawValue >> 48 & 0x7FFF) }
+    package var stream: Int { Int(rawValue >> 58 & 31) }
+    var row: Int { Int(rawValue >> 36 & 0x3F_FFFF) }
+    /// Greater for a snapshot that was made later on the same stream.
+    package var sequence: UInt64 { rawValue & Self.lastSequence }
 }
 
 /// What can be attached, compared and read: a VDI's writable head, or a snapshot.
