@@ -27,7 +27,6 @@ struct FakeVersions {
         var details: SnapshotDetails
         var blocks: [UInt64: UInt64]
         var pendingGroup: UInt64
-        var epoch: UInt64
     }
 
     let stream: Int
@@ -125,11 +124,11 @@ struct FakeVersions {
     ) throws(CatalogError) -> SnapshotIdentifier {
         guard let disk = disks[vdi] else { throw .noSuchVDI }
         guard details.isValid else { throw .invalidDetails }
-        let identifier = SnapshotIdentifier(1 << 63 | UInt64(stream) << 48 | nextNumber)
+        let identifier = SnapshotIdentifier(stream: stream, row: 0, sequence: nextNumber)
         snapshots[identifier] = Snapshot(
             vdi: vdi, parent: disk.parent, createdAtNanoseconds: createdAt,
             sizeBytes: disk.sizeBytes, details: details, blocks: disk.blocks,
-            pendingGroup: group, epoch: nextNumber)
+            pendingGroup: group)
         nextNumber += 1
         disks[vdi]?.parent = identifier
         return identifier

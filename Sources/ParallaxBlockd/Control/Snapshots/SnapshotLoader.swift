@@ -14,13 +14,7 @@ struct SnapshotLoader {
         var summary: SnapshotSummary
     }
 
-    private struct Row {
-        var entry: SnapshotEntry
-        /// Where it belongs among its VDI's.
-        var order: (UInt64, UInt64)
-    }
-
-    private var rows: [VDIIdentifier: [Row]] = [:]
+    private var entries: [VDIIdentifier: [SnapshotEntry]] = [:]
     private(set) var pending: [UInt64: [PendingMember]] = [:]
     /// Visible members of each group.
     private var visible: [UInt64: Int] = [:]
@@ -35,10 +29,7 @@ struct SnapshotLoader {
         let entry = SnapshotEntry(
             identifier: summary.identifier, createdAtNanoseconds: summary.createdAtNanoseconds,
             details: summary.details)
-        rows[summary.vdi, default: []].append(
-            Row(
-                entry: entry,
-                order: (summary.createdAtNanoseconds, summary.identifier.rawValue)))
+        entries[summary.vdi, default: []].append(entry)
     }
 
     /// The group counts as made when each of its members is there, visible or not.
@@ -57,9 +48,9 @@ struct SnapshotLoader {
     }
 
     consuming func logs() -> [VDIIdentifier: SnapshotLog] {
-        rows.mapValues { rows in
+        entries.mapValues { entries in
             var log = SnapshotLog()
-            for row in rows.sorted(by: { $0.order < $1.order }) { log.append(row.entry) }
+            for entry in entries.sorted(by: { $0.sequence < $1.sequence }) { log.append(entry) }
             return log
         }
     }

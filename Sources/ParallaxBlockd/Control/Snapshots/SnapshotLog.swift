@@ -17,8 +17,6 @@ package struct SnapshotEntry: Sendable {
     package let identifier: SnapshotIdentifier
     package let createdAtNanoseconds: UInt64
     fileprivate(set) var extra: Extra?
-    /// Rises with each snapshot of the VDI.
-    fileprivate(set) var sequence: UInt32 = 0
     package let origin: SnapshotDetails.Origin
     fileprivate var isDeleted = false
 
@@ -47,6 +45,9 @@ package struct SnapshotEntry: Sendable {
         extra?.details.name ?? TimeText.milliseconds(createdAtNanoseconds)
     }
 
+    /// Rises with each snapshot of the VDI.
+    package var sequence: UInt64 { identifier.sequence }
+
     package var isHeld: Bool { extra?.details.isHeld ?? false }
 }
 
@@ -62,8 +63,7 @@ package struct SnapshotEntry: Sendable {
 package struct SnapshotLog: Sendable {
     private var entries: [SnapshotEntry] = []
     private var deletedCount = 0
-    private var byName: [String: UInt32] = [:]
-    private var nextSequence: UInt32 = 0
+    private var byName: [String: UInt64] = [:]
     private var isInTimeOrder = true
     package private(set) var heldCount = 0
 
@@ -77,11 +77,9 @@ package struct SnapshotLog: Sendable {
     package var oldest: SnapshotEntry? { entries.first { !$0.isDeleted } }
 
     package mutating func append(_ entry: SnapshotEntry) {
-        var entry = entry
-        entry.sequence = nextSequence
-        nextSequence += 1
-        if let last = entries.last, last.createdAtNanoseconds > entry.createdAtNanoseconds {
-            isInTimeOrder = false
+        if let last = entries.last {
+            precondition(last.sequence < entry.sequence, "SnapshotLog: not the newest")
+            if last.createdAtNanoseconds > entry.createdAtNanoseconds { isInTimeOrder = false }
         }
         if entry.isHeld { heldCount += 1 }
         if let extra = entry.extra { index(extra.details.name, entry) }
@@ -119,7 +117,7 @@ package struct SnapshotLog: Sendable {
         entries[place].extra = SnapshotEntry.extra(details, entry.createdAtNanoseconds)
     }
 
-    private func place(of sequence: UInt32) -> Int? {
+    private func place(of sequence: UInt64) -> Int? {
         let place = firstPlace { $0.sequence >= sequence }
         return place < entries.count && entries[place].sequence == sequence ? place : nil
     }
