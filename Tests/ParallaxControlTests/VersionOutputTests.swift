@@ -94,6 +94,10 @@ import Testing
             ["snapshot", "diff", "a"], ["snapshot", "list", "a", "--limit", "0"],
             ["snapshot", "list", "a", "--tree", "--limit", "3"], ["snapshot", "label", "a@b"],
             ["snapshot", "label", "a@b", "k=v", "--remove", "k"], ["detach", "a@b@c"],
+            ["retention", "set", "a"], ["retention", "set", "a", "--keep-last", "x"],
+            ["retention", "set", "a", "--clear", "--keep-last", "3"], ["retention", "apply"],
+            ["retention", "apply", "a", "--all"], ["cron-snapshot"],
+            ["cron-snapshot", "a@b"], ["cron-snapshot", "--all", "--label", "x"],
         ])
     func usage(_ words: [String]) {
         let code = exitCode { _ = try RootCommand.parseAsRoot(words) }
@@ -110,7 +114,11 @@ import Testing
             ["vdi", "template", "a", "--off"],
             ["vdi", "create", "b", "--from", "a@s"], ["snapshot", "rollback", "a@b", "--no-keep"],
             ["snapshot", "diff", "a@b"], ["snapshot", "diff", "a@b", "a", "--json"],
-            ["attach", "a@b", "--nbd"], ["snapshot", "list", "a", "--tree"],
+            ["attach", "a@b", "--nbd"],
+            ["retention", "set", "a", "--keep-last", "3", "--hourly", "24"],
+            ["retention", "set", "a", "--clear"], ["retention", "apply", "--all", "--dry-run"],
+            ["cron-snapshot", "--all", "--quiet"], ["cron-snapshot", "a", "b", "--label", "k=v"],
+            ["snapshot", "list", "a", "--tree"],
         ])
     func shortForms(_ words: [String]) {
         let code = exitCode { _ = try RootCommand.parseAsRoot(words) }

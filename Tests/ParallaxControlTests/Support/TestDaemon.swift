@@ -35,12 +35,12 @@ struct TestDaemon {
 
     init(
         directory: TemporaryDirectory? = nil, shards: [FakeShard]? = nil, restores: Bool = true,
-        clock: TestClock = TestClock()
+        clock: TestClock = TestClock(), defaultPolicy: String? = nil
     ) async throws {
         self.clock = clock
         self.directory = try directory ?? TemporaryDirectory()
         self.shards = shards ?? (0..<2).map { FakeShard(index: $0) }
-        configuration = try Self.configuration(in: self.directory)
+        configuration = try Self.configuration(in: self.directory, defaultPolicy)
         plane = ControlPlane(
             runtime: Self.runtime(self.shards), configuration: configuration, log: .silent,
             now: { clock.now })
@@ -55,11 +55,14 @@ struct TestDaemon {
         if restores { await plane.restoreAttachments() }
     }
 
-    static func configuration(in directory: TemporaryDirectory) throws -> DaemonConfiguration {
+    static func configuration(
+        in directory: TemporaryDirectory, _ defaultPolicy: String? = nil
+    ) throws -> DaemonConfiguration {
         var flags = PartialConfiguration()
         flags.store = directory.file("store")
         flags.control = directory.file("control.sock")
         flags.stateDirectory = directory.file("state")
+        flags.retentionDefault = defaultPolicy
         return try DaemonConfiguration(flags: flags, file: PartialConfiguration())
     }
 

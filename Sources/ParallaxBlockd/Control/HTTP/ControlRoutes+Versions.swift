@@ -2,6 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 import ParallaxControl
+import ParallaxRetention
 
 /// The part of the API that is about snapshots.
 extension ControlRoutes {
@@ -44,7 +45,35 @@ extension ControlRoutes {
         case ("GET", .diff):
             return try await diff(target)
         default:
+            return try await performRetention(method, target, body)
+        }
+    }
+
+    private func performRetention(
+        _ method: String, _ target: RequestTarget, _ body: [UInt8]
+    ) async throws(ControlError) -> HTTPMessage {
+        switch (method, target.route) {
+        case ("GET", .retention(let vdi)):
+            return .json(status: 200, try await plane.retention(of: vdi))
+        case ("PUT", .retention(let vdi)):
+            let policy = try Self.policy(body)
+            return .json(status: 200, try await plane.setRetention(of: vdi, policy))
+        case ("DELETE", .retention(let vdi)):
+            _ = try await plane.setRetention(of: vdi, nil)
+            return .noContent
+        case ("POST", .retentionRun(let vdi)):
+            let request: ApplyRetentionRequest = try decode(body.isEmpty ? Self.nothing : body)
+            return .json(status: 200, try await plane.applyRetention(to: vdi, request))
+        default:
             throw ControlError(.internalError, "\(method) is not served here")
+        }
+    }
+
+    private static func policy(_ body: [UInt8]) throws(ControlError) -> RetentionPolicy {
+        do throws(RetentionError) {
+            return try RetentionPolicy.decode(json: String(decoding: body, as: UTF8.self))
+        } catch {
+            throw ControlError(error)
         }
     }
 

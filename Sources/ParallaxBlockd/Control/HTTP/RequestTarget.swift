@@ -15,6 +15,8 @@ enum Route: Equatable {
     case snapshot(VersionName)
     case holds(VersionName)
     case rollback(String)
+    case retention(String)
+    case retentionRun(String)
     case groups
     case snapshotDeletions
     case diff
@@ -48,6 +50,8 @@ enum Route: Equatable {
         case (1, "attachments"): return .attachments(VersionName(vdi: vdi))
         case (1, "snapshots"): return .snapshots(vdi)
         case (1, "rollback"): return .rollback(vdi)
+        case (1, "retention"): return .retention(vdi)
+        case (2, "retention"): return words[1] == "apply" ? .retentionRun(vdi) : nil
         case (2, "snapshots"): return .snapshot(VersionName(vdi: vdi, snapshot: words[1]))
         case (3, "snapshots"):
             let version = VersionName(vdi: vdi, snapshot: words[1])
@@ -66,7 +70,8 @@ enum Route: Equatable {
         case .vdis, .snapshots: ["GET", "HEAD", "POST"]
         case .vdi, .snapshot: ["GET", "HEAD", "PATCH", "DELETE"]
         case .attachments, .holds: ["POST", "DELETE"]
-        case .groups, .snapshotDeletions, .rollback: ["POST"]
+        case .retention: ["GET", "HEAD", "PUT", "DELETE"]
+        case .groups, .snapshotDeletions, .rollback, .retentionRun: ["POST"]
         }
     }
 

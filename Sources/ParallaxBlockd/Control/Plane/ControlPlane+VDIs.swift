@@ -53,10 +53,23 @@ extension ControlPlane {
             let entry = Entry(
                 identifier: identifier, name: name, shard: position, sizeBytes: state.sizeBytes,
                 attributes: state.attributes)
-            put(entry)
+            try await begin(entry)
             return entry
         } catch {
             population[position] -= 1
+            throw error
+        }
+    }
+
+    /// Gives a new VDI the default policy. One that cannot have it is not made.
+    private func begin(_ entry: Entry) async throws {
+        put(entry)
+        guard !defaultPolicy.isEmpty else { return }
+        do {
+            try await set(VDIAttributes(policy: defaultPolicy), of: entry)
+        } catch {
+            forget(entry)
+            _ = try? await shard(of: entry).change(.delete(entry.identifier))
             throw error
         }
     }
@@ -250,7 +263,7 @@ extension ControlPlane {
             attachment: attachments[.head(state.identifier)].map { describe($0, vdi: name) },
             isTemplate: state.attributes.isTemplate, parent: parent,
             snapshotCount: logs[state.identifier]?.count ?? 0,
-            retention: state.attributes.policy.isEmpty ? nil : state.attributes.policy)
+            retention: policyText(state.attributes.policy))
     }
 }
 

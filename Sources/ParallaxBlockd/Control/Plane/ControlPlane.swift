@@ -4,6 +4,7 @@
 package import Logging
 package import ParallaxControl
 import ParallaxCore
+import ParallaxRetention
 
 /// The daemon's one view of its VDIs and attachments, and the only way to change them.
 ///
@@ -86,6 +87,10 @@ package actor ControlPlane {
     /// VDIs on each shard, those being created included.
     var population: [Int]
     var counters = Counters()
+    /// What new VDIs begin with, as the store keeps it; empty for none.
+    let defaultPolicy: String
+    /// Policies as words, by what the store has.
+    var policyTexts: [String: String] = [:]
 
     private var locks: [String: [CheckedContinuation<Void, Never>]] = [:]
     private var activeChanges = 0
@@ -103,6 +108,7 @@ package actor ControlPlane {
         self.now = now
         self.onStateChange = onStateChange
         nbdSocketPath = configuration.nbdSocketPath
+        defaultPolicy = configuration.defaultPolicy?.json ?? ""
         file = AttachmentsFile(
             stateDirectory: configuration.stateDirectory, storeUUID: runtime.identity.uuid)
         claimedSockets = [
