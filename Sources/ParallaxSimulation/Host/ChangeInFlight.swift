@@ -39,6 +39,15 @@ package struct DiffInFlight {
 }
 
 extension CatalogChange {
+    /// Gives space back, or is what must come first: a full store must carry it out (promise 7).
+    var makesRoom: Bool {
+        switch self {
+        case .delete, .deleteSnapshot, .finishGroup: true
+        case .setDetails(_, let details): !details.isHeld
+        case .create, .clone, .resize, .rename, .setAttributes, .snapshot, .rollback: false
+        }
+    }
+
     /// The VDI that it is made to; nil where there is none, or not yet.
     var vdi: UInt64? {
         switch self {

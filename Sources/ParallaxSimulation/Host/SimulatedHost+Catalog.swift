@@ -169,7 +169,7 @@ extension SimulatedHost {
         statistics.refusals += 1
         let isLegal =
             error == .noSpace
-            ? stream.lastSupplyWasNil || stream.nilSupplies > 0
+            ? (stream.lastSupplyWasNil || stream.nilSupplies > 0) && !entry.change.makesRoom
             : isExpectedRefusal(entry, error)
         guard isLegal else {
             throw SimulationFailure("change \(entry.change) was refused without a reason: \(error)")

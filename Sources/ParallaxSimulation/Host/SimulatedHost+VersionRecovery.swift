@@ -123,12 +123,17 @@ extension SimulatedHost {
             entry, stream)
     }
 
-    /// Whether the head holds exactly what the snapshot does. (Before such a rollback the guest
-    /// has flushed, so nothing else can have become equal to it.)
+    /// Whether the head continues the snapshot, where that tells; else, whether it holds exactly
+    /// what the snapshot does. (Before such a rollback the guest has flushed, so nothing else can
+    /// have become equal to it.)
     private func isRolledBack(
         _ disk: GuestDisk, _ entry: ChangeInFlight, _ stream: SimulatedStream
     ) throws(SimulationFailure) -> Bool {
         guard let source = entry.source else { return false }
+        if disk.parent != source.identifier {
+            let found = stream.engine?.disks().first { $0.identifier.rawValue == disk.identifier }
+            return found?.parent?.rawValue == source.identifier
+        }
         guard disk.sizes == [source.sectorCount * UInt64(sectorBytes)] else { return false }
         let tracked = Set(stream.oracle.disks[disk.identifier]?.trackedBlocks ?? [])
             .union(source.content.keys).sorted()
@@ -194,7 +199,7 @@ extension SimulatedHost {
             && snapshot.groups == [summary.pendingGroup]
             && summary.parent?.rawValue == snapshot.parent
             // A deleted branching point counts as one child, as long as it is needed.
-            && (summary.childCount == children || !buried.isEmpty)
+            && (summary.childCount == children || hasHiddenVersions)
             && summary.isOpen == (snapshot.openings > 0)
         guard !isRight else { return }
         throw SimulationFailure(

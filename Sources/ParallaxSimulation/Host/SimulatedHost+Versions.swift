@@ -32,6 +32,7 @@ extension SimulatedHost {
             if let vdi = entry.change.vdi { ignoreReads(of: vdi, stream) }
             disk?.isRollingBack = true
             disk?.changesInFlight += 1
+            hasHiddenVersions = true
             snapshot?.changesInFlight += 1
             if let snapshot { disk?.sizes.insert(snapshot.sizeBytes) }
         case .setDetails(_, let details):
@@ -159,6 +160,7 @@ extension SimulatedHost {
 
     func forget(_ snapshot: GuestSnapshot) {
         let identifier = snapshot.identifier
+        hasHiddenVersions = true
         buried[identifier] = .some(snapshot.parent)
         snapshots[identifier] = nil
         streams[snapshot.stream].oracle.removeSnapshot(identifier)

@@ -24,6 +24,8 @@ package final class SimulatedHost {
     package var snapshots: [UInt64: GuestSnapshot] = [:]
     /// Deleted snapshots, with their parents.
     var buried: [UInt64: UInt64?] = [:]
+    /// There may be versions that only the engine knows.
+    var hasHiddenVersions = false
     /// Groups that are under way, by number.
     var groups: [UInt64: GroupInFlight] = [:]
     /// Members of groups that were finished, whose cuts have not been compared.

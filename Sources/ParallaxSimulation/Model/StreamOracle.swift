@@ -129,6 +129,7 @@ package final class StreamOracle {
             catchUp(&history, zeroings, block)
             history.maybes.append(BlockHistory.Version(stamp: stamp, mask: mask))
         }
+        if mutation.isZeroing { disk.recentZeroings.append(stamp) }
     }
 
     private func zeroingsConcurrent(with mutation: Mutation, on disk: ModelDisk) -> [Stamp] {
@@ -143,7 +144,12 @@ package final class StreamOracle {
         guard history.isUntouched else { return }
         for zeroing in zeroings {
             let mask = table[zeroing].mask(in: block)
-            if mask != 0 { history.acknowledge(zeroing, mask: mask, in: table) }
+            if mask == 0 { continue }
+            if table[zeroing].state == .acknowledged {
+                history.acknowledge(zeroing, mask: mask, in: table)
+            } else {
+                history.maybes.append(BlockHistory.Version(stamp: zeroing, mask: mask))
+            }
         }
     }
 

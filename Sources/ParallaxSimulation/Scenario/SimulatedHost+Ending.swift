@@ -33,6 +33,7 @@ extension SimulatedHost {
     /// Space comes back: with all VDIs deleted, nearly all slots are free, and there is room for a
     /// new VDI.
     private func becomeEmpty() throws(SimulationFailure) {
+        try closeAll()
         try releaseHolds()
         for disk in sortedDisks {
             change(.delete(VDIIdentifier(disk.identifier)), on: streams[disk.stream])
@@ -67,7 +68,6 @@ extension SimulatedHost {
     }
 
     private func releaseHolds() throws(SimulationFailure) {
-        try closeAll()
         for snapshot in sortedSnapshots where snapshot.mayBeHeld {
             guard var details = snapshot.details.first else { continue }
             details.holds = []
