@@ -39,7 +39,7 @@ extension Engine {
         let isInternal = request.session == Catalog.internalSession
         guard isInternal || !vdi.isDeleting else { return .shuttingDown }
         if request.operation == .flush { return .ok }
-        if vdi.isReadOnly && request.operation.changesBlocks { return .readOnly }
+        if vdi.isReadOnly && request.operation.changesBlocks && !isInternal { return .readOnly }
         let blocks = isInternal ? vdi.sizeBlocks : min(vdi.sizeBlocks, vdi.endWhileShrinking)
         let sectors = blocks * UInt64(sectorsPerBlock)
         let (end, overflow) = request.firstSector.addingReportingOverflow(request.sectorCount)

@@ -19,7 +19,9 @@ extension CatalogChange {
     var reserve: Engine.Reserve {
         switch self {
         case .create, .clone, .snapshot, .rollback: .data
-        case .resize, .rename, .setAttributes, .setDetails: .holes
+        // A hold that is released lets a deletion follow.
+        case .setDetails(_, let details): details.isHeld ? .holes : .deletion
+        case .resize, .rename, .setAttributes: .holes
         case .delete, .deleteSnapshot, .finishGroup: .deletion
         }
     }

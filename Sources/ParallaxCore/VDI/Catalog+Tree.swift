@@ -71,7 +71,10 @@ extension Catalog {
         let parent = vdis[head].version
         vdis[head].reclaimLevel = -1
         vdis[head].reclaimCursor = 0
-        vdis[head].lostBlocks = 0
+        if vdis[head].lostBlocks > 0 {
+            vdis[head].lostBlocks = 0
+            touch(head)
+        }
         vdis[head].countedBelow = 0
         vdis[head].snapshotEpoch = 0
         vdis[head].parentFloor = 0
