@@ -57,13 +57,14 @@ let package = Package(
             name: "ParallaxNBD", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
 
         // Control plane.
-        .target(name: "ParallaxControl", swiftSettings: swift),
         .target(name: "ParallaxRetention", swiftSettings: swift),
+        .target(
+            name: "ParallaxControl", dependencies: ["ParallaxRetention"], swiftSettings: swift),
         .executableTarget(
             name: "ParallaxBlockd",
             dependencies: [
                 "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl",
-                "CLinux", argumentParser,
+                "ParallaxRetention", "CLinux", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ],
@@ -110,7 +111,8 @@ let package = Package(
         .testTarget(
             name: "ParallaxControlTests",
             dependencies: [
-                "ParallaxControl", "ParallaxBlockd", "parallax-ctl", "ParallaxCore",
+                "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "parallax-ctl",
+                "ParallaxCore", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),

@@ -24,12 +24,12 @@ IMPORTS = {
     "ParallaxIO": KERNEL | {"CLiburing", "CLibaio"},
     "ParallaxVhost": KERNEL,
     "ParallaxNBD": KERNEL,
-    "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc"},
+    "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc", "ParallaxRetention"},
     # Pure decisions. FoundationInternationalization has the time zones' tables.
     "ParallaxRetention": STANDARD | {"FoundationEssentials", "FoundationInternationalization"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
-        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ArgumentParser",
-        "Logging", "Dispatch", "TOMLKit",
+        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ParallaxRetention",
+        "ArgumentParser", "Logging", "Dispatch", "TOMLKit",
     },
     "parallax-ctl": KERNEL | FOUNDATION | {
         "ParallaxControl", "ParallaxRetention", "ParallaxIO", "ArgumentParser",
@@ -45,7 +45,8 @@ IMPORTS = {
         "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxSimulation",
     },
     "ParallaxControlTests": TESTS | {
-        "ParallaxControl", "ParallaxBlockd", "parallax_ctl", "ArgumentParser", "Logging",
+        "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "parallax_ctl",
+        "ArgumentParser", "Logging",
     },
     "ParallaxRetentionTests": TESTS | {"ParallaxRetention", "ParallaxSimulation"},
     "SimulationTests": TESTS | {"ParallaxSimulation"},

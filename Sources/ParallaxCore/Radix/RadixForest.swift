@@ -199,9 +199,13 @@ extension RadixForest {
 
     private func isPlausible(_ frame: Int) -> Bool {
         let entries = cache.entries(frame)
+        // A node of a version that is being given back may still name nodes whose extents are gone.
+        let isLeaf = cache.frames[frame].level == 0
         for slot in 0..<radixFanout where !entries[slot].isHole {
             let address = entries[slot].address
-            guard address.flags == 0, extents.contains(address.extent) else { return false }
+            guard address.flags == 0, !isLeaf || extents.contains(address.extent) else {
+                return false
+            }
         }
         return true
     }

@@ -118,7 +118,3 @@ struct RetentionPolicyOptions: ParsableArguments {
             + (includeManual ? ["--include-manual"] : [])
     }
 }
-
-extension ControlError {
-    init(_ error: RetentionError) { self.init(.invalid, error.message) }
-}

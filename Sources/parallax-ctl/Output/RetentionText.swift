@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import ParallaxControl
 import ParallaxRetention
 
 /// A plan for people: a line for each snapshot that stays, with why, and one for each run of those
@@ -30,5 +31,23 @@ enum RetentionText {
         let warning = future == 0 ? "" : "; \(future) in the future, check the clock"
         let total = "\(kept) of \(count) stay, \(count - kept) go\(warning)\n"
         return count == 0 ? total : table.text + total
+    }
+
+    /// What an application did. Names are shown: they are what can be looked at or held.
+    static func report(_ report: RetentionReport) -> String {
+        var table = Table(header: ["SNAPSHOT", "TIME", "", "BECAUSE OF"])
+        for decision in report.decisions ?? [] {
+            table.add([
+                decision.name, decision.createdAt, decision.isKept ? "stays" : "goes",
+                decision.isKept ? decision.reasons.joined(separator: ", ") : "-",
+            ])
+        }
+        let verb = report.isDryRun ? "would go" : "gone"
+        let warning =
+            report.futureCount == 0
+            ? "" : "; \(report.futureCount) in the future, check the clock"
+        let total =
+            "\(report.vdi): \(report.keptCount) stay, \(report.deletedCount) \(verb)\(warning)\n"
+        return report.decisions?.isEmpty ?? true ? total : table.text + total
     }
 }
