@@ -83,10 +83,17 @@ import Testing
     func otherVersion(copy: Int) throws {
         let daemon = try DaemonHarness()
         // The other copy may still be old: the upgrade was cut off between the two.
-        try patchSuperblock(daemon, copy: copy, at: 8, [2, 0, 0, 0])
+        try patchSuperblock(daemon, copy: copy, at: 8, [3, 0, 0, 0])
         try expectRefusal(daemon, "newer program")
-        try patchSuperblock(daemon, copy: 1 - copy, at: 8, [2, 0, 0, 0])
+        try patchSuperblock(daemon, copy: 1 - copy, at: 8, [3, 0, 0, 0])
         try expectRefusal(daemon, "newer program")
+    }
+
+    @Test("a store of the first version is refused with a way out")
+    func firstVersion() throws {
+        let daemon = try DaemonHarness()
+        for copy in 0...1 { try patchSuperblock(daemon, copy: copy, at: 8, [1, 0, 0, 0]) }
+        try expectRefusal(daemon, "copy its disks out with the program that made it")
     }
 
     @Test(

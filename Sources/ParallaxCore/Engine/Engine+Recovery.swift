@@ -158,6 +158,9 @@ extension Engine {
         finishReplay(reader)
         catalog.versions.collectFreeRows()
         isReplaying = false
+        // What was found is shown, so it must not be lost by the next failure of power.
+        do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }
+        durableLSN = appliedLSN
     }
 
     private func damagedLog(_ reader: borrowing LogReader) -> StoreError {

@@ -43,7 +43,7 @@ struct TestDaemon {
         configuration = try Self.configuration(in: self.directory, defaultPolicy)
         plane = ControlPlane(
             runtime: Self.runtime(self.shards), configuration: configuration, log: .silent,
-            now: { clock.now })
+            now: { clock.now }, groupLimit: .seconds(60))
         try await plane.load()
         let listener = try ListeningSocket(
             path: configuration.controlSocketPath, purpose: "the control socket")

@@ -6,8 +6,12 @@ package import ParallaxControl
 import ParallaxCore
 
 extension ControlPlane {
-    /// Time that the members may take to be cut: guests wait for it.
-    private static var groupLimit: Duration { .seconds(10) }
+    /// LIMIT: time that the members may take to be cut. Guests of the shards that are cut already
+    /// wait for the others, so it is short: a shard that is held up, by a disk being made smaller
+    /// for instance, costs the group another try and not the guests.
+    package static var groupLimit: Duration { .milliseconds(500) }
+    /// LIMIT: times that it is tried.
+    private static var groupTries: Int { 8 }
     /// A lock that no VDI's name can be: groups are cut one after the other.
     private static var groupLock: String { "\u{0}group" }
 
@@ -38,9 +42,7 @@ extension ControlPlane {
             for vdi in vdis { entries.append(try entry(vdi)) }
             let createdAt = now()
             let name = try snapshotName(request.name, at: createdAt, of: entries)
-            let group = GroupCut.makeNumber(members: vdis.count)
-            let details = try Self.details(name, request, group: group)
-            let made = try await cut(entries, group, details, createdAt)
+            let (made, details) = try await cut(entries, request, name, createdAt)
             counters.groupsMade += 1
             log.info(
                 "group snapshot made",
@@ -54,15 +56,33 @@ extension ControlPlane {
         }
     }
 
-    /// Makes the members; in the order of `entries`.
+    /// Makes the members, in the order of `entries`, trying again when some are not cut in time.
+    private func cut(
+        _ entries: [Entry], _ request: CreateSnapshotRequest, _ name: String, _ createdAt: UInt64
+    ) async throws(ControlError) -> ([SnapshotIdentifier], SnapshotDetails) {
+        for _ in 0..<Self.groupTries {
+            let group = GroupCut.makeNumber(members: entries.count)
+            let details = try Self.details(name, request, group: group)
+            if let made = try await cut(entries, group, details, createdAt) {
+                return (made, details)
+            }
+        }
+        counters.groupsFailed += 1
+        throw ControlError(
+            .ioError,
+            "the VDIs were not cut within \(groupLimit) in \(Self.groupTries) tries; "
+                + "the store is too slow")
+    }
+
+    /// nil: some were not cut in time, and all are taken back.
     private func cut(
         _ entries: [Entry], _ group: UInt64, _ details: SnapshotDetails, _ createdAt: UInt64
-    ) async throws(ControlError) -> [SnapshotIdentifier] {
+    ) async throws(ControlError) -> [SnapshotIdentifier]? {
         let byShard = Dictionary(grouping: entries, by: \.shard)
         let cut = GroupCut(
             group: group, members: entries.count, shards: byShard.keys.map { runtime.shards[$0] })
-        let watchdog = Task {
-            try await Task.sleep(for: Self.groupLimit)
+        let watchdog = Task { [groupLimit] in
+            try await Task.sleep(for: groupLimit)
             cut.giveUp()
         }
         let results = await cutAll(byShard, cut, details, createdAt)
@@ -80,8 +100,8 @@ extension ControlPlane {
         let holders = Set(
             entries.filter { made[$0.identifier] != nil }.map(\.shard))
         if failure == nil && cut.wasGivenUp {
-            failure = ControlError(
-                .ioError, "the VDIs were not cut within \(Self.groupLimit); the store is too slow")
+            try await finish(group, on: holders, commit: false)
+            return nil
         }
         if let failure {
             counters.groupsFailed += 1

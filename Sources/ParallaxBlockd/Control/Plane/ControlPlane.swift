@@ -92,6 +92,9 @@ package actor ControlPlane {
     /// Policies as words, by what the store has.
     var policyTexts: [String: String] = [:]
 
+    /// Time that a group's members may take to be cut.
+    let groupLimit: Duration
+
     private var locks: [String: [CheckedContinuation<Void, Never>]] = [:]
     private var activeChanges = 0
     private var idleWaiters: [CheckedContinuation<Void, Never>] = []
@@ -101,11 +104,13 @@ package actor ControlPlane {
     package init(
         runtime: StoreRuntime, configuration: DaemonConfiguration, log: Logger,
         now: @escaping @Sendable () -> UInt64 = WallClock.nanoseconds,
+        groupLimit: Duration = ControlPlane.groupLimit,
         onStateChange: @escaping @Sendable (DaemonState, String) -> Void = { _, _ in }
     ) {
         self.runtime = runtime
         self.log = log
         self.now = now
+        self.groupLimit = groupLimit
         self.onStateChange = onStateChange
         nbdSocketPath = configuration.nbdSocketPath
         defaultPolicy = configuration.defaultPolicy?.json ?? ""
