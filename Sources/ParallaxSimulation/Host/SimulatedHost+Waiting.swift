@@ -92,7 +92,7 @@ extension SimulatedHost {
     }
 
     private func verifyHeads() throws(SimulationFailure) {
-        for disk in sortedDisks where !disk.isDeletionPending {
+        for disk in sortedDisks where !disk.isDeletionPending && !disk.isRollingBack {
             let stream = streams[disk.stream]
             let end = disk.sectorCount / UInt64(sectorsPerBlock)
             let tracked = (stream.oracle.disks[disk.identifier]?.trackedBlocks ?? [])

@@ -88,6 +88,11 @@ extension BlockHistory {
             guard isCovered || others.allSatisfy({ mutation.isBefore(table[$0.stamp]) }) else {
                 return
             }
+            // Nor may it be known what is below one that was perhaps never executed.
+            let isMixed = maybes.contains {
+                $0.mask & first.mask != 0 && !mutation.isBefore(table[$0.stamp])
+            }
+            guard isCovered || !isMixed else { return }
             if !isCovered { base.assign(mutation.value, mask: first.mask) }
             versions.removeFirst()
         }

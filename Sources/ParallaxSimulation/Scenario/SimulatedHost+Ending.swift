@@ -24,7 +24,7 @@ extension SimulatedHost {
     }
 
     private func flushAll() throws(SimulationFailure) {
-        for disk in sortedDisks where !disk.isDeletionPending {
+        for disk in sortedDisks where !disk.isDeletionPending && !disk.isRollingBack {
             while try !submit(Wish(.flush), to: disk) { try step() }
         }
         try drain()

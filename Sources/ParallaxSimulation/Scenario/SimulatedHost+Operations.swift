@@ -80,7 +80,7 @@ extension SimulatedHost {
         guard random.chance(percent: 25) else { return true }
         // Recovering twice must find the same as recovering once: nothing was written in between.
         crash(random.chance(percent: 50) ? .powerLoss : .processLoss)
-        return try reopen()
+        return try reopen() && !hasLostTrust
     }
 
     private func restart() throws(SimulationFailure) -> Bool {
