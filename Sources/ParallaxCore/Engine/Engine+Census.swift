@@ -41,13 +41,20 @@ extension Engine {
         includingExclusive: Bool = true, load: @escaping (UInt64, UnsafeMutableRawPointer) -> Void
     ) -> EngineCensus {
         var taker = CensusTaker(load: load)
+        var owners: [RecordOwner] = []
         for handle in 0..<catalog.count where catalog.vdis[handle].kind == .head {
-            let head = catalog.vdis[handle]
-            visit(
-                TreeRoot(root: head.root, levels: head.levels), of: .vdi(handle), &taker)
+            owners.append(.vdi(handle))
         }
         for row in 0..<catalog.versions.count where catalog.versions[row].state != .free {
-            visit(tree(row), of: .version(row), &taker)
+            owners.append(.version(row))
+        }
+        // What is being given back comes last: what it shares with others is whole.
+        let job = catalog.reclaim.job.flatMap { $0.purpose == .free ? $0 : nil }
+        for owner in owners where owner != job?.target { visit(tree(owner), &taker) }
+        if let job {
+            taker.deletion = job
+            visit(tree(job.target), &taker)
+            taker.deletion = nil
         }
         for reference in catalog.pages.pages.map(\.reference) + catalog.pages.index
         where !reference.isHole {
@@ -63,15 +70,16 @@ extension Engine {
         return taker.census
     }
 
-    private func tree(_ row: Int) -> TreeRoot {
-        TreeRoot(root: catalog.versions[row].root, levels: Int(catalog.versions[row].levels))
+    private func tree(_ owner: RecordOwner) -> TreeRoot {
+        if let row = owner.row {
+            return TreeRoot(
+                root: catalog.versions[row].root, levels: Int(catalog.versions[row].levels))
+        }
+        let head = catalog.vdis[owner.handle ?? 0]
+        return TreeRoot(root: head.root, levels: head.levels)
     }
 
-    private func visit(_ tree: TreeRoot, of owner: RecordOwner, _ taker: inout CensusTaker) {
-        taker.deletion = nil
-        if let job = catalog.reclaim.job, job.purpose == .free, job.target == owner {
-            taker.deletion = job
-        }
+    private func visit(_ tree: TreeRoot, _ taker: inout CensusTaker) {
         guard tree.levels > 0 else { return }
         visit(tree.root, level: tree.levels - 1, block: 0, &taker)
     }
@@ -150,16 +158,14 @@ extension Engine {
             }
             var others = blocks(of: .empty, &taker)
             if version.parent >= 0 {
-                others.formUnion(blocks(of: tree(Int(version.parent)), &taker))
+                others.formUnion(blocks(of: tree(.version(Int(version.parent))), &taker))
             }
             if let child = version.firstChild.row {
-                others.formUnion(blocks(of: tree(child), &taker))
+                others.formUnion(blocks(of: tree(.version(child)), &taker))
             } else if let child = version.firstChild.handle {
-                let head = catalog.vdis[child]
-                others.formUnion(
-                    blocks(of: TreeRoot(root: head.root, levels: head.levels), &taker))
+                others.formUnion(blocks(of: tree(.vdi(child)), &taker))
             }
-            let mine = blocks(of: tree(row), &taker)
+            let mine = blocks(of: tree(.version(row)), &taker)
             taker.census.exclusiveBlocks[version.identifier] = UInt64(
                 mine.subtracting(others).count)
         }

@@ -141,7 +141,9 @@ extension ShippingEngine {
             census.exclusive[snapshot.rawValue] = blocks
         }
         census.problems = found.problems
-        if found.problems.isEmpty && found.liveNodes != found.countedNodes {
+        if found.problems.isEmpty && found.liveNodes != found.countedNodes
+            && found.liveBlocks == found.countedBlocks
+        {
             census.problems.append(
                 "\(found.liveNodes) nodes are live and \(found.countedNodes) are counted")
         }

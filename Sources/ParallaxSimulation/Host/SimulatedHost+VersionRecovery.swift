@@ -130,7 +130,7 @@ extension SimulatedHost {
         _ disk: GuestDisk, _ entry: ChangeInFlight, _ stream: SimulatedStream
     ) throws(SimulationFailure) -> Bool {
         guard let source = entry.source else { return false }
-        if disk.parent != source.identifier {
+        if disk.parent != source.identifier, snapshots[source.identifier] != nil {
             let found = stream.engine?.disks().first { $0.identifier.rawValue == disk.identifier }
             return found?.parent?.rawValue == source.identifier
         }
