@@ -47,15 +47,17 @@ import Testing
         let daemon = try DaemonHarness(DaemonHarness.Options(engine: engine))
         try daemon.start()
         let sockets = try ["a", "b"].map { try daemon.createVhost($0, size: "1M") }
-        for number in 0..<24 { try daemon.ctl("vdi", "create", "x\(number)", "--size", "1M") }
-        let vdis = try daemon.client.vdis()
+        let client = try daemon.client
+        for number in 0..<400 {
+            _ = try client.create(name: "x\(number)", sizeBytes: 1 << 20)
+        }
+        let vdis = try client.vdis()
         let shard = try #require(vdis.first { $0.name == "b" }?.shard)
         #expect(vdis.first { $0.name == "a" }?.shard != shard)
-        // Cut on their shard before "b", one after the other: so "a" is cut long before it, and
-        // what is written to "a" meanwhile is missed.
+        // Cut on their shard before "b". They need more chunks than are in flight at a time: so "a"
+        // is cut long before "b", and what is written to "a" meanwhile is missed by its cut.
         let others = vdis.filter { $0.name.hasPrefix("x") && $0.shard == shard }.map(\.name)
         let members = ["a"] + others + ["b"]
-        let client = try daemon.client
         let cuts = 20
         let taker = BackgroundThread {
             for number in 0..<cuts {
