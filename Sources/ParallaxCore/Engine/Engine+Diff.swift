@@ -84,14 +84,14 @@ extension Engine {
         case .end:
             finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: nil)))
             return true
-        case .loading(let address): return waitForDiffNode(.loading(address))
+        case .loading(let node): return waitForDiffNode(.loading(node))
         case .starved: return waitForDiffNode(.starved)
         }
     }
 
     private mutating func waitForDiffNode(_ difference: RadixForest.Difference) -> Bool {
-        if case .loading(let address) = difference {
-            diffs.job?.awaited = address
+        if case .loading(let node) = difference {
+            diffs.job?.awaited = node.address
             sendNodeLoads()
         }
         return false
@@ -127,13 +127,13 @@ extension Engine {
     ) -> Result<Void, RadixForest.Wait> {
         var frames: (old: Int?, new: Int?) = (nil, nil)
         if !mine.isHole {
-            switch forest.frame(of: mine, level: 0, mayLoad: mayLoad) {
+            switch forest.frame(of: mine, level: 0, block: block, mayLoad: mayLoad) {
             case .success(let frame): frames.old = frame
             case .failure(let wait): return .failure(wait)
             }
         }
         if !other.isHole {
-            switch forest.frame(of: other, level: 0, mayLoad: mayLoad) {
+            switch forest.frame(of: other, level: 0, block: block, mayLoad: mayLoad) {
             case .success(let frame): frames.new = frame
             case .failure(let wait): return .failure(wait)
             }

@@ -77,7 +77,7 @@ extension Engine {
             case .progress: budget -= 1
             case .waits: return
             case .done: finishReclaim()
-            case .broken: giveUpReclaim()
+            case .broken: passBrokenNode()
             }
         }
         catalog.reclaim.hasMore = true
@@ -136,8 +136,7 @@ extension Engine {
     private mutating func readiness(of owner: RecordOwner) -> Readiness {
         let isResident: Bool
         if let row = owner.row {
-            guard catalog.versions[row].state == .deleted, catalog.versions[row].childCount < 2,
-                !catalog.versions[row].isStuck
+            guard catalog.versions[row].state == .deleted, catalog.versions[row].childCount < 2
             else { return .void }
             forest.resolve(&catalog.versions[row].root)
             isResident = catalog.versions[row].root.address.isResident
@@ -187,6 +186,7 @@ extension Engine {
                 changesSinceFreeze += 1
             }
             job.cursor = block + VDI.span(levels: job.level + 1)
+            job.attempts = 0
             catalog.reclaim.job = job
             showProgress(job)
             return .progress
@@ -197,15 +197,15 @@ extension Engine {
             catalog.reclaim.job = job
             showProgress(job)
             return .progress
-        case .loading(let address): return waitForNode(.loading(address))
+        case .loading(let node): return waitForNode(.loading(node))
         case .starved: return waitForNode(.starved)
         }
     }
 
     private mutating func waitForNode(_ difference: RadixForest.Difference) -> ReclaimStep {
-        if case .loading(let address) = difference {
+        if case .loading(let node) = difference {
             catalog.reclaim.starvedTurns = 0
-            catalog.reclaim.job?.awaited = address
+            catalog.reclaim.job?.awaited = node
             sendNodeLoads()
         } else {
             catalog.reclaim.starvedTurns += 1
@@ -247,13 +247,13 @@ extension Engine {
         let isPermitted = loadPermits > 0 && !applierWaits
         var otherEntries: UnsafeMutablePointer<BlockReference>?
         if !other.isHole {
-            switch forest.frame(of: other, level: 0, mayLoad: isPermitted) {
+            switch forest.frame(of: other, level: 0, block: block, mayLoad: isPermitted) {
             case .success(let frame): otherEntries = forest.cache.entries(frame)
             case .failure(let wait): return .failure(wait)
             }
         }
         let frame: Int
-        switch forest.frame(of: mine, level: 0, mayLoad: isPermitted) {
+        switch forest.frame(of: mine, level: 0, block: block, mayLoad: isPermitted) {
         case .success(let found): frame = found
         case .failure(let wait): return .failure(wait)
         }
@@ -339,18 +339,34 @@ extension Engine {
         catalog.refreshHead(catalog.versions[row].firstChild)
     }
 
-    /// A node cannot be read: what the version has is kept, rather than guessed at, until the next
-    /// start.
-    private mutating func giveUpReclaim() {
-        guard let job = catalog.reclaim.job else { return }
-        catalog.reclaim.job = nil
-        if let row = job.target.row { catalog.versions[row].isStuck = true }
-        counters.stuckDeletions += job.purpose == .free ? 1 : 0
+    /// Times that a node which cannot be read is tried again.
+    private static let nodeAttempts = 8
+
+    /// A node cannot be read. A count is given up until the next start. A deletion goes on behind
+    /// the node: what only it names is not given back, rather than guessed at; and what has been
+    /// given back before must not be again, so the job cannot just be dropped.
+    private mutating func passBrokenNode() {
+        guard var job = catalog.reclaim.job, let node = job.awaited else { return }
+        guard job.purpose == .free else {
+            catalog.reclaim.job = nil
+            return
+        }
+        job.isBroken = false
+        job.awaited = nil
+        job.attempts += 1
+        if job.attempts >= Self.nodeAttempts {
+            let width = VDI.span(levels: node.level + 1)
+            job.cursor = (node.block / width + 1) * width
+            job.attempts = 0
+            counters.nodesPassedOver += 1
+        }
+        catalog.reclaim.job = job
+        showProgress(job)
     }
 
     /// A node that the job waits for cannot be read.
     mutating func noteBrokenNode(_ address: BlockAddress) {
-        if catalog.reclaim.job?.awaited == address { catalog.reclaim.job?.isBroken = true }
+        if catalog.reclaim.job?.awaited?.address == address { catalog.reclaim.job?.isBroken = true }
         if diffs.job?.awaited == address { diffs.job?.isBroken = true }
     }
 }

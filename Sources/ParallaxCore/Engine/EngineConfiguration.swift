@@ -55,8 +55,8 @@ package struct EngineStatistics: Sendable {
     package var versions = 0
     /// Deleted snapshots and VDIs whose blocks are not given back yet.
     package var deletionsPending = 0
-    /// Of those, the ones given up until the next start because a node cannot be read.
-    package var stuckDeletions = 0
+    /// Nodes of deleted versions that could not be read: what only they name is not given back.
+    package var nodesPassedOver: UInt64 = 0
 
     package init() {}
 }

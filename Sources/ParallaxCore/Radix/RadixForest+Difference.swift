@@ -21,6 +21,14 @@ struct TreeComparison: BitwiseCopyable {
     var isSymmetric = false
 }
 
+/// A node that a walk needs and that is being loaded.
+struct AwaitedNode: BitwiseCopyable {
+    var address: BlockAddress
+    var level: Int
+    /// A block below it.
+    var block: UInt64
+}
+
 extension RadixForest {
     enum Difference {
         /// Two nodes of the level at the same place, which begins at `block`, that are not the
@@ -28,8 +36,8 @@ extension RadixForest {
         case nodes(mine: BlockReference, other: BlockReference, block: UInt64)
         /// The trees are the same from the asked block on.
         case end
-        /// The node at this address is being loaded; ask again when it is there.
-        case loading(BlockAddress)
+        /// A node is being loaded; ask again when it is there.
+        case loading(AwaitedNode)
         case starved
     }
 
@@ -77,10 +85,9 @@ extension RadixForest {
                         .nodes(mine: mine, other: other, block: block / width * width))
                 }
             }
-            let slot = Int(truncatingIfNeeded: block >> UInt64(radixBits * level)) & 255
             level -= 1
             if let reference = mine {
-                switch child(of: reference, slot: slot, level: level, mayLoad: mayLoad) {
+                switch child(of: reference, block: block, level: level, mayLoad: mayLoad) {
                 case .success(let below): mine = below
                 case .failure(let wait): return .found(wait.difference)
                 }
@@ -88,7 +95,7 @@ extension RadixForest {
                 mine = Self.top(comparison.mine, level: level, block: block)
             }
             if let reference = other {
-                switch child(of: reference, slot: slot, level: level, mayLoad: mayLoad) {
+                switch child(of: reference, block: block, level: level, mayLoad: mayLoad) {
                 case .success(let below): other = below
                 case .failure(let wait): return .found(wait.difference)
                 }
@@ -124,22 +131,24 @@ extension RadixForest {
     }
 
     private mutating func child(
-        of reference: BlockReference, slot: Int, level: Int, mayLoad: Bool
+        of reference: BlockReference, block: UInt64, level: Int, mayLoad: Bool
     ) -> Result<BlockReference, Wait> {
         guard !reference.isHole else { return .success(.hole) }
-        return frame(of: reference, level: level + 1, mayLoad: mayLoad).map {
+        let slot = Int(truncatingIfNeeded: block >> UInt64(radixBits * (level + 1))) & 255
+        return frame(of: reference, level: level + 1, block: block, mayLoad: mayLoad).map {
             cache.entries($0)[slot]
         }
     }
 
     /// The frame of a node, whose load is started if it is missing.
     mutating func frame(
-        of reference: BlockReference, level: Int, mayLoad: Bool
+        of reference: BlockReference, level: Int, block: UInt64, mayLoad: Bool
     ) -> Result<Int, Wait> {
+        let awaited = AwaitedNode(address: reference.address, level: level, block: block)
         if reference.address.isResident { return .success(reference.address.residentFrame) }
         if let found = cache.find(reference.address) {
             guard cache.frames[found].state != .loading else {
-                return .failure(Wait(difference: .loading(reference.address)))
+                return .failure(Wait(difference: .loading(awaited)))
             }
             cache.frames[found].isRecent = true
             return .success(found)
@@ -148,6 +157,6 @@ extension RadixForest {
             return .failure(Wait(difference: .starved))
         }
         wantedLoads.append(UInt32(started))
-        return .failure(Wait(difference: .loading(reference.address)))
+        return .failure(Wait(difference: .loading(awaited)))
     }
 }

@@ -20,9 +20,10 @@ struct ReclaimJob: BitwiseCopyable {
     var cursor: UInt64 = 0
     var counted: UInt64 = 0
     /// The node whose load it waits for.
-    var awaited = BlockAddress.hole
-    /// That node cannot be read.
+    var awaited: AwaitedNode?
+    /// That node cannot be read; and how often that was so.
     var isBroken = false
+    var attempts = 0
 }
 
 /// What is deleted and not yet given back, and what is to be counted.

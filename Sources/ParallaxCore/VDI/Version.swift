@@ -45,8 +45,6 @@ struct Version: BitwiseCopyable {
     var isHeld = false
     var isCounted = false
     var isRecordDirty = false
-    /// A node of it cannot be read, so its blocks are not given back before the next start.
-    var isStuck = false
     /// It is in the queue of what is to be reclaimed, or counted.
     var isQueued = false
 }
