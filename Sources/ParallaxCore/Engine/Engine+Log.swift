@@ -103,6 +103,8 @@ extension Engine {
         for position in 0..<log.inFlight.count { failOperations(Int(log.inFlight[position])) }
         if log.building >= 0 { failOperations(log.building) }
         stagedOperations = 0
+        // Reads wait for the application of the log to get its node; it wants none any more.
+        applierWaits = false
         while let part = staging.popFirst(&parts) { failPart(part) }
         wakeLocked()
         while let index = flushing.popFirst() {
