@@ -64,6 +64,20 @@ def run(*command, statuses=(0,), **more):
     return done.stdout
 
 
+def check_ext4(path):
+    """Replays the journal, and nothing but that; then there must be no fault."""
+    run("e2fsck", "-y", "-E", "journal_only", path, statuses=(0, 1))
+    run("e2fsck", "-f", "-n", path)
+
+
+def ext4_names(path, folder):
+    """The names in a folder of an ext4 image."""
+    # /INODE/MODE/OWNER/GROUP/NAME/SIZE/
+    lines = run("debugfs", "-R", f"ls -p {folder}", path).splitlines()
+    names = [line.split("/")[5] for line in lines if line.startswith("/")]
+    return [name for name in names if name not in (".", "..")]
+
+
 class Control:
     """The control socket, over one connection that is kept."""
 
@@ -251,6 +265,13 @@ class Stage:
     def nbd_uri(self, version):
         return (f"nbd+unix:///{urllib.parse.quote(version, safe='')}"
                 f"?socket={self.file('nbd.sock')}")
+
+    def copy(self, version, path):
+        """Copies a version that is attached to NBD, read-only, into a sparse file."""
+        uri = self.nbd_uri(version)
+        run("nbdinfo", "--is", "readonly", uri)
+        path.touch()
+        run("nbdcopy", uri, path)
 
     def guest(self, *arguments, timeout, shown=lambda line: True):
         """Boots a guest in the background; `shown` chooses the lines that the reader sees."""
