@@ -47,7 +47,8 @@ class RunGuest(unittest.TestCase):
         self.assertIn("without a result", ended.stderr)
 
     def test_wrong_use(self):
-        for arguments in (["--disk", "vhost:"], ["--disk", "x"], ["--add", "/no/such/file"]):
+        for arguments in (["--disk", "vhost:"], ["--disk", "x"], ["--add", "/no/such/file"],
+                          ["--boot", "/dev/vda"]):
             ended = guest("", *arguments)
             self.assertEqual(ended.returncode, 2, arguments)
 
