@@ -119,11 +119,11 @@ import Testing
         }
         #expect(log.all.map(\.name) == list.map(\.name))
         var paged: [String] = []
-        var last: SnapshotEntry?
+        var last: SnapshotIdentifier?
         repeat {
             let page = log.page(after: last, limit: 7)
             paged += page.map(\.name)
-            last = page.last
+            last = page.last?.identifier
         } while last != nil
         #expect(paged == list.map(\.name))
         let places = list.allSatisfy { log.find($0.name)?.createdAtNanoseconds == $0.time }

@@ -73,7 +73,13 @@ import Testing
         #expect(SnapshotSelector("-1w", nowNanoseconds: now) == .notAfter(832 * hour))
         #expect(SnapshotSelector("-999999999w", nowNanoseconds: now) == .notAfter(0))
         #expect(SnapshotSelector("1970-01-02", nowNanoseconds: now) == .notAfter(24 * hour))
-        for text in ["", "-", "-h", "-2", "2h", "-2y", "--2h", "-2.5h", "-2h ", "before"] {
+        #expect(
+            SnapshotSelector("1970-01-02T00:00:00.000", nowNanoseconds: now)
+                == .notAfter(24 * hour))
+        for text in [
+            "1970-01-02T00:00:00.000Z", "", "-", "-h", "-2", "2h", "-2y", "--2h", "-2.5h", "-2h ",
+            "before",
+        ] {
             #expect(SnapshotSelector(text, nowNanoseconds: now) == nil, "\(text)")
         }
     }

@@ -59,12 +59,31 @@ import Testing
 }
 
 @Suite struct CanaryTests {
-    @Test("each fault put in on purpose is found", arguments: CanaryStore.Fault.allCases)
-    func isFound(fault: CanaryStore.Fault) {
+    /// Each fault, with what the check says that is there to find it.
+    static let faults: [(CanaryStore.Fault, String)] = [
+        (.skipsSyncs, ""), (.ignoresForceUnitAccess, ""), (.forgetsDiscards, ""),
+        (.forgetsWrites, ""), (.misreads, ""), (.overruns, ""), (.loses, ""),
+        (.acknowledgesEarly, ""), (.sharesSnapshots, "of snapshot"),
+        (.confusesBranches, "returned write"), (.forgetsRollbacks, "returned write"),
+        (.cutsApart, "not atomic"), (.freesShared, "zeros instead of write"),
+        (.miscounts, "census"), (.keepsDeleted, "is back"),
+    ]
+
+    @Test("each fault put in on purpose is found", arguments: faults)
+    func isFound(fault: CanaryStore.Fault, complaint: String) {
         let seed = (UInt64(1)...60).first { seed in
-            Scenario(seed: seed) { CanaryStore($0, fault: fault) }.run().failure != nil
+            let result = Scenario(seed: seed, operationCount: 150) {
+                CanaryStore($0, fault: fault)
+            }.run()
+            guard let failure = result.failure else { return false }
+            return complaint.isEmpty || failure.message.contains(complaint)
         }
         #expect(seed != nil, "\(fault) was not found")
+    }
+
+    @Test("every fault is in the list")
+    func isComplete() {
+        #expect(Set(Self.faults.map(\.0)) == Set(CanaryStore.Fault.allCases))
     }
 
     @Test("a failing scenario is made smaller and still fails")

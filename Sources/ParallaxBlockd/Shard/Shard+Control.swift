@@ -97,6 +97,7 @@ extension Shard where ShardReactor: ~Copyable {
         shutdownReplies.append(reply)
         guard !isStopping else { return }
         isStopping = true
+        engine.windDown()
         shutdownDeadline = monotonicNanoseconds() + Self.shutdownNanoseconds
         for session in sessions.sessions(of: nil) { stop(session) }
         sharedListener = nil

@@ -50,7 +50,9 @@ package enum SnapshotSelector: Equatable, Sendable {
             self = .latest
         } else if let age = Self.age(text) {
             self = .notAfter(now > age ? now - age : 0)
-        } else if let time = TimeText.parse(text) {
+        } else if let time = TimeText.parse(text), text != TimeText.milliseconds(time) {
+            // In the form of automatic names it is a name and nothing else: who deletes a snapshot
+            // that is gone already must not hit an older one.
             self = .notAfter(time)
         } else {
             return nil

@@ -93,7 +93,8 @@ package struct SnapshotDescription: Codable, Equatable, Sendable {
 /// The answer of `GET /v1/vdis/{name}/snapshots`: oldest first.
 package struct SnapshotList: Codable, Sendable {
     package var snapshots: [SnapshotDescription]
-    /// To be passed as `after` for the next page; nil: that was the last.
+    /// To be passed as `after` for the next page, as it is; nil: that was the last. It marks a
+    /// place, and holds when snapshots are deleted meanwhile.
     package var next: String?
     /// How many the VDI has.
     package var total: Int

@@ -36,6 +36,7 @@ extension Engine {
     private static let nodesPerTurn = 64
 
     mutating func advanceDiffs() {
+        guard !isWindingDown else { return }
         var budget = Self.nodesPerTurn
         while budget > 0, diffs.hasWork {
             if diffs.job == nil, let (query, ticket) = diffs.waiting.popFirst() {
@@ -50,6 +51,7 @@ extension Engine {
     /// Looks at one pair of leaves. False: it has to wait for a node.
     private mutating func stepDiff() -> Bool {
         guard var job = diffs.job else { return false }
+        job.awaited = .hole
         guard let new = tree(of: job.query.new), let old = oldTree(job.query) else {
             finish(job, .failure(.noSuchVersion))
             return true

@@ -65,7 +65,7 @@ extension Engine {
 
     mutating func advanceReclaim() {
         catalog.reclaim.hasMore = false
-        guard failure == nil, catalog.reclaim.hasWork else {
+        guard failure == nil, !isWindingDown, catalog.reclaim.hasWork else {
             catalog.reclaim.starvedTurns = 0
             return
         }

@@ -240,21 +240,21 @@ extension Engine {
 }
 
 extension Engine {
-    /// The snapshots of this stream by place in the table, from `cursor` on: at most `limit`.
-    /// Deleted ones are left out; members of unfinished groups are in it.
+    /// LIMIT: rows that one page of the list looks at.
+    private static let rowsPerPage = 16384
+
+    /// The snapshots of this stream by place in the table, from `cursor` on: at most `limit`, and
+    /// perhaps fewer though there are more. Deleted ones are left out; members of unfinished groups
+    /// are in it.
     package func snapshots(from cursor: Int, limit: Int) -> SnapshotPage {
         var page = SnapshotPage(snapshots: [], next: nil)
         var row = max(0, cursor)
-        while row < catalog.versions.count {
-            if catalog.isVisible(row) {
-                guard page.snapshots.count < limit else {
-                    page.next = row
-                    break
-                }
-                page.snapshots.append(catalog.summary(row: row))
-            }
+        let end = min(catalog.versions.count, row + Self.rowsPerPage)
+        while row < end, page.snapshots.count < limit {
+            if catalog.isVisible(row) { page.snapshots.append(catalog.summary(row: row)) }
             row += 1
         }
+        if row < catalog.versions.count { page.next = row }
         return page
     }
 

@@ -93,6 +93,8 @@ package struct Engine: ~Copyable {
     var changesSinceFreeze = 0
     var diffs = DiffQueue()
     var isReplaying = false
+    /// Deletions and comparisons rest, so that a last checkpoint can be made.
+    private(set) var isWindingDown = false
     var syncsStarted: UInt64 = 0
     var syncsCompleted: UInt64 = 0
 
@@ -229,12 +231,19 @@ extension Engine {
         guard requests.usedCount == 0, commands.isEmpty else { return false }
         if failure != nil { return true }
         return log.isQuiet && checkpoint.phase == .idle && !catalog.hasChanges
-            && !catalog.reclaim.hasWork && !diffs.hasWork && releasing.isEmpty && grace.isEmpty
+            && (isWindingDown || !(catalog.reclaim.hasWork || diffs.hasWork))
+            && releasing.isEmpty && grace.isEmpty
             && (changesSinceFreeze == 0 || isShortOfSpace)
     }
 
+    /// Before the end: what goes on in the background stops where it is, and is taken up again after
+    /// the next start.
+    package mutating func windDown() { isWindingDown = true }
+
     /// Whether a turn would do more work at once, without waiting for anything.
-    package var wantsTurn: Bool { catalog.reclaim.hasMore || diffs.job?.awaited == .hole }
+    package var wantsTurn: Bool {
+        !isWindingDown && (catalog.reclaim.hasMore || diffs.job?.awaited == .hole)
+    }
 
     /// Counters since the engine was opened, and its present state.
     package var statistics: EngineStatistics {

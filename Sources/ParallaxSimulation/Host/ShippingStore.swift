@@ -132,7 +132,8 @@ extension ShippingEngine {
     package func releaseGroup(_ group: UInt64) { engine.releaseGroup(group) }
 
     package func census(load: @escaping NodeLoader) -> StreamCensus? {
-        let found = engine.census(load: load)
+        // While versions are being given back, their neighbours have nothing to be compared with.
+        let found = engine.census(includingExclusive: engine.isIdle, load: load)
         var census = StreamCensus()
         census.live = found.liveBlocks
         census.counted = found.countedBlocks

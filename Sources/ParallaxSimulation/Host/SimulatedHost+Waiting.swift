@@ -66,6 +66,7 @@ extension SimulatedHost {
         try run("the engines to be idle") {
             streams.allSatisfy { $0.engine?.isIdle ?? true } && device.inFlightCount == 0
         }
+        try takeCensus()
     }
 
     func waitForReply(

@@ -20,7 +20,7 @@ extension SimulatedHost {
         crash(.powerLoss)
         guard try reopen(), !hasLostTrust else { return }
         try verify(budget: 60_000)
-        if !mayBeCorrupt && device.statistics.lies == 0 { try becomeEmpty() }
+        if !mayBeCorrupt && device.statistics.lies == 0 { try becomeEmpty(profile) }
     }
 
     private func flushAll() throws(SimulationFailure) {
@@ -32,7 +32,7 @@ extension SimulatedHost {
 
     /// Space comes back: with all VDIs deleted, nearly all slots are free, and there is room for a
     /// new VDI.
-    private func becomeEmpty() throws(SimulationFailure) {
+    private func becomeEmpty(_ profile: Profile) throws(SimulationFailure) {
         try closeAll()
         try releaseHolds()
         for disk in sortedDisks {
@@ -40,7 +40,7 @@ extension SimulatedHost {
         }
         try drain()
         for _ in 0..<4 { try settle() }
-        let expected = store.slotCount - streams.count * Self.slotsKeptByStream
+        let expected = store.slotCount - streams.count * Self.slotsKeptByStream(profile)
         guard freeSlots.count >= expected else {
             throw SimulationFailure(
                 "with all VDIs deleted only \(freeSlots.count) of \(store.slotCount) slots are free; "
@@ -79,6 +79,8 @@ extension SimulatedHost {
     }
 
     /// The open extent, those leased ahead of the log so that a checkpoint has room in any case,
-    /// and what the last checkpoint still needs.
-    private static let slotsKeptByStream = 8
+    /// and what the last checkpoint still needs: more where there were many records to write.
+    private static func slotsKeptByStream(_ profile: Profile) -> Int {
+        profile.character == .storming ? 16 : 8
+    }
 }

@@ -100,7 +100,8 @@ struct SnapshotListCommand: ParsableCommand {
         }
         try Usage.check { () throws(ControlError) in
             try VDIName.validate(vdi)
-            if let after { _ = try VersionName("\(vdi)@\(after)") }
+            // With a slash it is a place, as in the "next" of --json.
+            if let after, !after.hasPrefix("/") { _ = try VersionName("\(vdi)@\(after)") }
         }
     }
 

@@ -103,15 +103,31 @@ extension ControlPlane {
         }
         let entry = try entry(vdi)
         let log = logs[entry.identifier] ?? SnapshotLog()
-        var previous: SnapshotEntry?
+        var previous: SnapshotIdentifier?
         if let after {
-            previous = try snapshot(VersionName(vdi: vdi, snapshot: after)).snapshot
+            previous = try Self.placeMark(after)
+            if previous == nil {
+                previous = try snapshot(VersionName(vdi: vdi, snapshot: after)).snapshot.identifier
+            }
         }
         let page = log.page(after: previous, limit: limit + 1)
         let shown = Array(page.prefix(limit))
         return SnapshotList(
             snapshots: try await describe(shown, of: entry),
-            next: page.count > limit ? shown.last?.name : nil, total: log.count)
+            next: page.count > limit ? shown.last.map { "/" + $0.identifier.hexadecimal } : nil,
+            total: log.count)
+    }
+
+    /// `/` and an identifier: the place in a list, also when what was there is deleted meanwhile.
+    /// No name has a `/`. nil: it is a name.
+    private static func placeMark(
+        _ text: String
+    ) throws(ControlError) -> SnapshotIdentifier? {
+        guard text.hasPrefix("/") else { return nil }
+        guard let identifier = SnapshotIdentifier(hexadecimal: String(text.dropFirst())) else {
+            throw ControlError(.invalid, "\(quoted(text)) is no place in a list of snapshots")
+        }
+        return identifier
     }
 
     package func snapshot(

@@ -172,9 +172,9 @@ extension SnapshotLog {
         }
     }
 
-    /// At most `limit`, from the one after `previous` on.
-    package func page(after previous: SnapshotEntry?, limit: Int) -> [SnapshotEntry] {
-        let start = previous.map { entry in firstPlace { $0.sequence > entry.sequence } } ?? 0
+    /// At most `limit`, from the one after `previous` on, which may have been deleted.
+    package func page(after previous: SnapshotIdentifier?, limit: Int) -> [SnapshotEntry] {
+        let start = previous.map { last in firstPlace { $0.sequence > last.sequence } } ?? 0
         return Array(entries[start...].lazy.filter { !$0.isDeleted }.prefix(limit))
     }
 
