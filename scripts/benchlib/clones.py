@@ -60,7 +60,7 @@ def prepare_depth(context):
     """clone-0 is the first disk; `flat` gets the writes of all levels without being a clone."""
     size = context.scaled(2 * GIB, GIB // 4)
     depth = context.scaled(PARALLAX_DEPTH, 10)
-    server = Parallax(context, "depth", context.scaled("10G", "3G"), shards=1)
+    server = Parallax(context, "depth", context.scaled("8G", "3G"), shards=1)
     server.start()
     server.make_filled("clone-0", size)
     server.make_filled("flat", size)

@@ -59,7 +59,7 @@ def loads_table(title, rows):
 
 
 def throughput_table(rows):
-    return "\n".join(loads_table(f"Guest throughput, {name}", row) for name, row in rows.items())
+    return loads_table("Guest throughput", rows)
 
 
 def qcow2_table(rows):
@@ -130,9 +130,12 @@ def clones_table(rows):
         table("List of all VDIs", ["", "p50", "p99", "max"], [["list", *latency(rows["list"])]])])
 
 
-TABLES = {"latency": latency_table, "rate": rate_table, "throughput": throughput_table,
-          "qcow2": qcow2_table, "clone": clone_table, "depth": depth_table,
-          "snapshots": snapshots_table, "clones": clones_table, "million": million_table}
+TABLES = {
+    "latency": latency_table, "rate": rate_table, "heavy": throughput_table,
+    "mixed": throughput_table, "light": throughput_table, "qcow2": qcow2_table,
+    "clone": clone_table, "depth": depth_table, "snapshots": snapshots_table,
+    "clones": clones_table, "million": million_table,
+}
 
 
 def text(results):
