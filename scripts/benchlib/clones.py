@@ -95,7 +95,7 @@ def measure_depth(context):
     server = Parallax(context, "depth")
     server.start()
     runtime = context.scaled(2, 0.5)
-    rounds = context.scaled(5, 1)
+    rounds = context.scaled(4, 1)
     rows = {}
     targets = {"first": "clone-0", f"{depth} deep": f"clone-{depth}", "flat": "flat"}
     for workload, wanted_depth, block in (("randread", 32, "4K"), ("read", 8, "1M")):

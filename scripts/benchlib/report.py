@@ -51,22 +51,25 @@ def rate_table(rows):
         [[name, f"{row['per_second']:.0f}", *latency(row)] for name, row in rows.items()])
 
 
-def loads_table(title, rows):
-    return table(
-        title, ["snapshots", "IOPS", "to 0/s", "of the rounds", "p99", "made"],
-        [[name, f"{row['iops']:.0f}", *ratio(row), milliseconds(row["p99"]),
-          f"{row['snapshots_per_second']:.1f}/s"] for name, row in rows.items()])
-
-
 def throughput_table(rows):
-    return loads_table("Guest throughput", rows)
+    return table(
+        "Guest throughput",
+        ["snapshots", "IOPS", "to 0/s", "middle half", "CPU of the shard per I/O",
+         "CPU of the others", "made", "windows"],
+        [[name, f"{row['iops']:.0f}", *ratio(row), f"{row['shard_us']:.1f} µs",
+          f"{row['other_us']:.1f} µs", f"{row['snapshots_per_second']:.1f}/s", row["windows"]]
+         for name, row in rows.items()])
 
 
 def qcow2_table(rows):
     return "\n".join([
         table("Latency of a qcow2 snapshot", ["", "p50", "p99", "max", "count"],
               [[name, *latency(row), row["count"]] for name, row in rows["latency"].items()]),
-        loads_table("Guest throughput, qcow2, heavy", rows["throughput"]["heavy"])])
+        table("Guest throughput, qcow2, heavy",
+              ["snapshots", "IOPS", "to 0/s", "of the rounds", "p99", "made"],
+              [[name, f"{row['iops']:.0f}", *ratio(row), milliseconds(row["p99"]),
+                f"{row['snapshots_per_second']:.1f}/s"]
+               for name, row in rows["throughput"]["heavy"].items()])])
 
 
 def clone_table(rows):

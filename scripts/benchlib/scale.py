@@ -84,7 +84,7 @@ def compare_io(context, servers):
     rows = {}
     for name, (workload, depth) in WORKLOADS.items():
         ratios, values = [], {label: [] for label in servers}
-        for number in range(context.scaled(5, 1)):
+        for number in range(context.scaled(4, 1)):
             say(f"scale, {name}: round {number + 1}")
             order = list(servers) if number % 2 == 0 else list(servers)[::-1]
             for label in order:

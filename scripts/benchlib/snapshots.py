@@ -132,58 +132,66 @@ KEPT = 100
 
 
 def prepare_throughput(context, load):
-    Parallax(context, f"throughput-{load}", context.scaled("20G", "4G"))
+    Parallax(context, f"throughput-{load}", context.scaled("20G", "14G"))
 
 
 def measure_throughput(context, load):
-    """Rounds of 0, 1, 10, 100 a second, 100 a second with `keep-last 100` beside it, and 0 again;
-    each against the mean of both zeros of its round."""
+    """One load without a pause, and short windows of 0 and of some snapshots a second in turn: each
+    window is compared with the zeros before and after it, so that a machine that becomes slower or
+    faster by the minute changes little."""
     server = Parallax(context, f"throughput-{load}")
     server.start()
     rounds = []
-    for number in range(context.scaled(5, 1)):
+    for number in range(context.scaled(6, 1)):
         say(f"throughput, {load}: round {number + 1}")
         rounds.append(throughput_round(context, server, LOADS[load], number))
     server.discard()
-    return compare_to_zero(rounds)
+    return compare_windows(rounds)
 
 
 def throughput_round(context, server, load, number):
-    size = context.scaled(GIB, GIB // 4)
-    for vdi in ("plain", "kept"):
-        server.make_filled(vdi, size)
-    phases = [("1/s", "plain", 1), ("10/s", "plain", 10), ("100/s", "plain", 100),
-              (f"100/s, keep-last {KEPT}", "kept", 100)]
+    """A new disk each time, since nothing gives the space of old data back while it is in use."""
+    server.make_filled("disk", context.scaled(GIB, GIB // 4))
+    phases = [("1/s", 1, None), ("10/s", 10, None), ("100/s", 100, None),
+              (f"100/s, keep-last {KEPT}", 100, KEPT)]
     first = number % len(phases)
-    phases = phases[first:] + phases[:first]
-    results = {"0 before": throughput_phase(context, server, load, "plain", 0)}
-    for label, vdi, rate in phases:
-        results[label] = throughput_phase(context, server, load, vdi, rate)
-    results["0 after"] = throughput_phase(context, server, load, "plain", 0)
-    for vdi in ("plain", "kept"):
-        server.detach(vdi)
-        server.call("DELETE", f"/v1/vdis/{vdi}")
-    wait_for_space(server)
-    return results
-
-
-def throughput_phase(context, server, load, vdi, rate):
-    warmup, runtime = 0.5, context.scaled(2.5, 0.5)
     workload, depth = load
+    running = server.load("disk", workload, depth, runtime=600, seed=number + 1)
+    time.sleep(1)
+    windows = [("0/s", throughput_window(server, 0, None))]
+    for label, rate, keep_last in phases[first:] + phases[:first]:
+        windows.append((label, throughput_window(server, rate, keep_last)))
+        windows.append(("0/s", throughput_window(server, 0, None)))
+    if not running.is_running:
+        running.result()
+        raise Failure("the load ended while it was needed")
+    running.stop()
+    server.detach("disk")
+    server.call("DELETE", "/v1/vdis/disk")
+    wait_for_space(server)
+    return windows
+
+
+def throughput_window(server, rate, keep_last):
+    settle, length = 0.4, 1.2
     beside = []
     if rate:
-        beside.append(SnapshotPacer(server, vdi, rate, warmup + runtime))
-    if vdi == "kept":
-        beside.append(RetentionPacer(server, vdi, KEPT, warmup + runtime))
-    running = server.load(vdi, workload, depth, runtime=runtime, warmup=warmup)
+        beside.append(SnapshotPacer(server, "disk", rate, settle + length))
+    if keep_last:
+        beside.append(RetentionPacer(server, "disk", keep_last, settle + length))
     for thread in beside:
         thread.start()
-    result = running.result()
-    durations = beside[0].result() if beside else []
-    if len(beside) > 1:
-        beside[1].result()
-    return {"iops": result["iops"], "p99": result["latency_us"]["p99"],
-            "snapshots_per_second": len(durations) / (warmup + runtime)}
+    time.sleep(settle)
+    begin, times = (time.perf_counter(), requests_done(server)), ThreadTimes(server.pid)
+    time.sleep(length)
+    count = requests_done(server) - begin[1]
+    result = {"iops": count / (time.perf_counter() - begin[0])} | times.microseconds(count)
+    taken = [thread.result() for thread in beside]
+    return result | {"per_second": len(taken[0]) / (settle + length) if taken else 0}
+
+
+def requests_done(server):
+    return sum(shard["reads"] + shard["writes"] for shard in server.status["shards"])
 
 
 def wait_for_space(server):
@@ -195,25 +203,46 @@ def wait_for_space(server):
         unchanged = unchanged + 1 if free == before else 0
 
 
-def compare_to_zero(rounds):
-    labels = [label for label in rounds[0] if not label.startswith("0 ")]
-    zeros = [(r["0 before"]["iops"] + r["0 after"]["iops"]) / 2 for r in rounds]
-    rows = {"0/s": {
-        "iops": median(zeros), "ratio": 1.0,
-        "spread": spread([2 * r["0 after"]["iops"] / (r["0 before"]["iops"] + r["0 after"]["iops"])
-                          for r in rounds]),
-        "p99": median([r["0 before"]["p99"] for r in rounds]), "snapshots_per_second": 0}}
-    for label in sorted(labels, key=lambda text: (len(text), text)):
-        ratios = [r[label]["iops"] / zero for r, zero in zip(rounds, zeros)]
+def compare_windows(rounds):
+    """Each window against the mean of its neighbours, which are zeros."""
+    found = {}
+    for windows in rounds:
+        for place in range(1, len(windows) - 1):
+            label, window = windows[place]
+            # A zero between two zeros of the same round shows the noise.
+            step = 2 if label == "0/s" else 1
+            if not step <= place < len(windows) - step:
+                continue
+            reference = (windows[place - step][1]["iops"] + windows[place + step][1]["iops"]) / 2
+            found.setdefault(label, []).append((window, window["iops"] / reference))
+    rows = {}
+    for label in sorted(found, key=lambda text: (len(text), text)):
+        ratios = sorted(share for _, share in found[label])
         rows[label] = {
-            "iops": median([r[label]["iops"] for r in rounds]), "ratio": median(ratios),
-            "spread": spread(ratios), "p99": median([r[label]["p99"] for r in rounds]),
-            "snapshots_per_second": median([r[label]["snapshots_per_second"] for r in rounds])}
+            "iops": median([window["iops"] for window, _ in found[label]]),
+            "ratio": median(ratios), "spread": quartiles(ratios), "windows": len(ratios),
+            "shard_us": median([window["shard_us"] for window, _ in found[label]]),
+            "other_us": median([window["other_us"] for window, _ in found[label]]),
+            "snapshots_per_second": median([window["per_second"] for window, _ in found[label]])}
     return rows
 
 
-def spread(ratios):
-    return [min(ratios), max(ratios)]
+def quartiles(ordered):
+    return [ordered[len(ordered) // 4], ordered[min(len(ordered) - 1, 3 * len(ordered) // 4)]]
+
+
+def compare_to_zero(rounds):
+    """Phases of a round against the mean of the zeros at its begin and its end."""
+    zeros = [(r["0 before"]["iops"] + r["0 after"]["iops"]) / 2 for r in rounds]
+    rows = {}
+    for label in rounds[0]:
+        ratios = [r[label]["iops"] / zero for r, zero in zip(rounds, zeros)]
+        rows[label] = {
+            "iops": median([r[label]["iops"] for r in rounds]), "ratio": median(ratios),
+            "spread": [min(ratios), max(ratios)],
+            "p99": median([r[label]["p99"] for r in rounds]),
+            "snapshots_per_second": median([r[label]["snapshots_per_second"] for r in rounds])}
+    return rows
 
 
 # --- qcow2 ---------------------------------------------------------------------------------------
@@ -256,7 +285,7 @@ def measure_qcow2(context):
         for state in ("idle", "loaded"):
             rows["latency"][f"{kind}, {state}"] = qcow2_latency(context, kind, state, seconds)
     rounds = []
-    for number in range(context.scaled(3, 1)):
+    for number in range(context.scaled(2, 1)):
         say(f"qcow2 throughput: round {number + 1}")
         phases = [("0 before", "internal", 0), ("internal, 1/s", "internal", 1),
                   ("internal, 10/s", "internal", 10), ("internal, 100/s", "internal", 100),

@@ -140,13 +140,19 @@ class ThreadTimes:
         self.begin = self.read()
 
     def read(self):
-        times = {"shard": 0, "other": 0}
+        shards = 0
         for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
-            name = (task / "comm").read_text()
-            nanoseconds = int((task / "schedstat").read_text().split()[0])
-            times["shard" if name.startswith("parallax-") and name[9:10].isdigit()
-                  else "other"] += nanoseconds
-        return times
+            try:
+                name = (task / "comm").read_text()
+                if name.startswith("parallax-") and name[9:10].isdigit():
+                    shards += int((task / "schedstat").read_text().split()[0])
+            except FileNotFoundError:
+                pass  # the thread of a connection that has ended
+        # That of the process has the ended threads too, in ticks.
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks = int(fields[11]) + int(fields[12])
+        total = ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+        return {"shard": shards, "other": total - shards}
 
     def microseconds(self, count):
         """Of each of `count` operations since the construction."""
