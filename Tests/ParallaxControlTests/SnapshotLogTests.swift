@@ -37,6 +37,20 @@ import Testing
         #expect(log.resolve("none", nowNanoseconds: now) == nil)
     }
 
+    @Test("an identifier finds its snapshot, and no other of the same sequence, nor a deleted one")
+    func byIdentifier() {
+        var log = SnapshotLog()
+        log.append(Self.entry(1, at: 10 * second, name: "a"))
+        log.append(Self.entry(3, at: 20 * second, name: "b"))
+        let stranger = SnapshotIdentifier(1 << 63 | 1 << 58 | 3)
+        #expect(log.find(Self.entry(1, at: 0).identifier)?.name == "a")
+        #expect(log.find(Self.entry(3, at: 0).identifier)?.name == "b")
+        #expect(log.find(Self.entry(2, at: 0).identifier) == nil)
+        #expect(log.find(stranger) == nil)
+        log.remove(Self.entry(1, at: 10 * second, name: "a"))
+        #expect(log.find(Self.entry(1, at: 0).identifier) == nil)
+    }
+
     @Test("after the clock has jumped back the last made is latest, and times are still times")
     func clockJumpsBack() {
         var log = SnapshotLog()

@@ -15,9 +15,19 @@ extension ControlPlane {
         for summary in summaries {
             parents[summary.identifier] = "\(entry.name)@\(summary.details.name)"
         }
-        let missing = Set(summaries.compactMap(\.parent)).subtracting(parents.keys)
-        let others = try await snapshotNames(missing, shard: entry.shard)
-        parents.merge(others) { own, _ in own }
+        var elsewhere: Set<SnapshotIdentifier> = []
+        for parent in summaries.compactMap(\.parent) where parents[parent] == nil {
+            if let own = logs[entry.identifier]?.find(parent) {
+                parents[parent] = "\(entry.name)@\(own.name)"
+            } else {
+                elsewhere.insert(parent)
+            }
+        }
+        // A clone's oldest continue a snapshot of another VDI. Only its shard knows it.
+        if !elsewhere.isEmpty {
+            let others = try await snapshotNames(elsewhere, shard: entry.shard)
+            parents.merge(others) { own, _ in own }
+        }
         return summaries.map { describe($0, of: entry, parents) }
     }
 

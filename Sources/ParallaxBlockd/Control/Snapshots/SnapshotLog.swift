@@ -149,6 +149,13 @@ extension SnapshotLog {
         return nil
     }
 
+    package func find(_ identifier: SnapshotIdentifier) -> SnapshotEntry? {
+        guard let place = place(of: identifier.sequence), !entries[place].isDeleted,
+            entries[place].identifier == identifier
+        else { return nil }
+        return entries[place]
+    }
+
     /// The newest that was made at `time` or before; of several of one time the last.
     package func newest(notAfter time: UInt64) -> SnapshotEntry? {
         var found: SnapshotEntry?
