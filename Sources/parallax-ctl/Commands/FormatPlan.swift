@@ -90,7 +90,10 @@ struct FormatPlan {
             }
             if isShown { Self.show("\r\u{1B}[K") }
         } catch {
-            throw ControlError(.ioError, "cannot allocate \(path): \(error)")
+            let isFull = (error as? MediumError)?.errno == ENOSPC
+            let reason =
+                isFull ? "its file system is full; free some space first" : "\(error)"
+            throw ControlError(.ioError, "cannot allocate \(path): \(reason)")
         }
     }
 
