@@ -38,6 +38,7 @@ let package = Package(
         // C shims: one header each, no logic beyond arithmetic and system calls.
         .target(name: "CChecksum", cSettings: c),
         .target(name: "CLinux", cSettings: c),
+        .target(name: "CXen", cSettings: c),
         .target(name: "CLiburing", cSettings: c, linkerSettings: [.linkedLibrary("uring")]),
         .target(name: "CLibaio", cSettings: c, linkerSettings: [.linkedLibrary("aio")]),
 
@@ -55,6 +56,9 @@ let package = Package(
             name: "ParallaxVhost", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
         .target(
             name: "ParallaxNBD", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
+        .target(
+            name: "ParallaxXen", dependencies: ["ParallaxCore", "CLinux", "CXen"],
+            swiftSettings: swift),
 
         // Control plane.
         .target(name: "ParallaxControl", swiftSettings: swift),
@@ -82,7 +86,8 @@ let package = Package(
             dependencies: ["ParallaxSimulation", "ParallaxCore", argumentParser],
             swiftSettings: swift),
         .target(
-            name: "ParallaxGuest", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
+            name: "ParallaxGuest", dependencies: ["ParallaxCore", "CLinux", "CXen"],
+            swiftSettings: swift),
         .executableTarget(
             name: "parallax-bench",
             dependencies: [
@@ -101,8 +106,8 @@ let package = Package(
         .testTarget(
             name: "ParallaxFrontendTests",
             dependencies: [
-                "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxCore", "CLinux",
-                "ParallaxSimulation",
+                "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxGuest", "ParallaxCore",
+                "CLinux", "ParallaxSimulation",
             ],
             swiftSettings: swift),
         .testTarget(

@@ -24,6 +24,7 @@ IMPORTS = {
     "ParallaxIO": KERNEL | {"CLiburing", "CLibaio"},
     "ParallaxVhost": KERNEL,
     "ParallaxNBD": KERNEL,
+    "ParallaxXen": KERNEL | {"CXen"},
     "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
         "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ArgumentParser",
@@ -33,12 +34,12 @@ IMPORTS = {
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
     "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
     "parallax-sim": CORE | {"ParallaxSimulation", "ArgumentParser", "Glibc"},
-    "ParallaxGuest": KERNEL,
+    "ParallaxGuest": KERNEL | {"CXen"},
     "parallax-bench": KERNEL | FOUNDATION | {"ParallaxGuest", "ArgumentParser", "Histogram"},
     "ParallaxCoreTests": TESTS | {"ParallaxSimulation"},
     "ParallaxIOTests": TESTS | {"ParallaxIO"},
     "ParallaxFrontendTests": TESTS | {
-        "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxSimulation",
+        "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxGuest", "ParallaxSimulation",
     },
     "ParallaxControlTests": TESTS | {
         "ParallaxControl", "ParallaxBlockd", "parallax_ctl", "ArgumentParser", "Logging",
