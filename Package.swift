@@ -65,8 +65,8 @@ let package = Package(
         .executableTarget(
             name: "ParallaxBlockd",
             dependencies: [
-                "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl",
-                "CLinux", argumentParser,
+                "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxXen",
+                "ParallaxControl", "CLinux", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ],
@@ -113,7 +113,7 @@ let package = Package(
         .testTarget(
             name: "ParallaxControlTests",
             dependencies: [
-                "ParallaxControl", "ParallaxBlockd", "parallax-ctl", "ParallaxCore",
+                "ParallaxControl", "ParallaxBlockd", "ParallaxXen", "parallax-ctl", "ParallaxCore",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),

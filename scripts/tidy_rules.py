@@ -27,8 +27,8 @@ IMPORTS = {
     "ParallaxXen": KERNEL | {"CXen"},
     "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
-        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ArgumentParser",
-        "Logging", "Dispatch", "TOMLKit",
+        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxControl",
+        "ArgumentParser", "Logging", "Dispatch", "TOMLKit",
     },
     "parallax-ctl": KERNEL | FOUNDATION | {"ParallaxControl", "ParallaxIO", "ArgumentParser"},
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
@@ -42,7 +42,8 @@ IMPORTS = {
         "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxGuest", "ParallaxSimulation",
     },
     "ParallaxControlTests": TESTS | {
-        "ParallaxControl", "ParallaxBlockd", "parallax_ctl", "ArgumentParser", "Logging",
+        "ParallaxControl", "ParallaxBlockd", "ParallaxXen", "parallax_ctl", "ArgumentParser",
+        "Logging",
     },
     "SimulationTests": TESTS | {"ParallaxSimulation"},
     "IntegrationTests": TESTS | {"ParallaxGuest", "ParallaxControl"},

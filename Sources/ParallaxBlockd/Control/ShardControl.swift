@@ -33,6 +33,14 @@ package protocol ShardControl: Sendable {
     /// A `socketPath` of nil is the daemon's shared NBD socket.
     func attachNBD(identifier: VDIIdentifier, socketPath: String?, readOnly: Bool) async throws
 
+    /// A disk of a Xen domain: `place` is DOMAIN:DEVICE, or a back-end directory in xenstore. Not
+    /// `isNew`: it was served before a restart.
+    func attachXen(
+        identifier: VDIIdentifier, place: String, readOnly: Bool, isNew: Bool) async throws
+
+    /// VDIs that were attached to Xen domains that have gone.
+    func endedXen() async throws -> [VDIIdentifier]
+
     /// Ends the sessions, finishes what is in flight and removes the VDI's own socket.
     func detach(identifier: VDIIdentifier) async throws
 

@@ -36,6 +36,9 @@ extension Shard where ShardReactor: ~Copyable {
             answer(reply) { shard throws(ControlError) in
                 try shard.attachNBD(vdi: vdi, path: path, readOnly: readOnly)
             }
+        case .attachXen(let attach, let reply):
+            answer(reply) { shard throws(ControlError) in try shard.attachXen(attach) }
+        case .endedXen(let reply): reply.resume(returning: endedXen())
         case .detach(let vdi, let reply): detach(vdi: vdi, reply)
         case .status(let reply): reply.resume(returning: status)
         case .shutdown(let reply): beginShutdown(reply)

@@ -7,6 +7,7 @@ import ParallaxCore
 import ParallaxIO
 import ParallaxNBD
 import ParallaxVhost
+import ParallaxXen
 
 /// How a VDI of this shard is served.
 struct Attachment {
@@ -16,6 +17,8 @@ struct Attachment {
         case nbd
         /// The daemon's shared NBD socket.
         case sharedNBD
+        /// A disk of a Xen domain.
+        case xen
     }
 
     var kind: Kind
@@ -48,7 +51,7 @@ extension Shard where ShardReactor: ~Copyable {
     }
 
     /// The session is over and nothing refers to it.
-    private mutating func end(_ session: UInt32) {
+    mutating func end(_ session: UInt32) {
         let vdi = sessions.vdi(session)
         sessions.remove(session)
         finishDetach(vdi)
@@ -67,7 +70,8 @@ extension Shard where ShardReactor: ~Copyable {
     /// A client has chosen an export of this shard.
     mutating func welcome(_ handover: NBDHandover, vdi: UInt64) {
         guard let attachment = attachments[vdi], attachment.detaching == nil,
-            attachment.kind != .vhost, let export = export(vdi, attachment),
+            attachment.kind != .vhost, attachment.kind != .xen,
+            let export = export(vdi, attachment),
             let handle = engine.handle(of: VDIIdentifier(vdi)),
             let session = sessions.reserve()
         else {
@@ -106,6 +110,9 @@ extension Shard where ShardReactor: ~Copyable {
             case .free: break
             case .vhost:
                 sessions.vhost(session).pointee.resize(
+                    sectors: export.byteCount / UInt64(sectorBytes))
+            case .xen:
+                sessions.xen(session).pointee.resize(
                     sectors: export.byteCount / UInt64(sectorBytes))
             case .nbdConnection:
                 sessions.nbdConnection(session).pointee.resize(byteCount: export.byteCount)
@@ -160,7 +167,7 @@ extension Shard where ShardReactor: ~Copyable {
         noteChanged(vdi)
     }
 
-    private mutating func prepareAttach(_ vdi: UInt64) throws(ControlError) -> (UInt32, UInt32) {
+    mutating func prepareAttach(_ vdi: UInt64) throws(ControlError) -> (UInt32, UInt32) {
         guard let handle = engine.handle(of: VDIIdentifier(vdi)) else {
             throw noSuchVDI()
         }
@@ -209,6 +216,7 @@ extension Shard where ShardReactor: ~Copyable {
         case .free: return
         case .vhost: sessions.vhost(session).pointee.stop(registrar: &reactor)
         case .nbdConnection: sessions.nbdConnection(session).pointee.stop(registrar: &reactor)
+        case .xen: stopXen(session)
         case .nbdListener:
             sessions.nbdListener(session).pointee.stop(registrar: &reactor)
             sessions.remove(session)

@@ -18,6 +18,8 @@ enum ShardMessage: Sendable {
     case describe(vdi: UInt64, ShardReply<VDIState>)
     case attachVhost(vdi: UInt64, path: String, readOnly: Bool, ShardReply<Void>)
     case attachNBD(vdi: UInt64, path: String?, readOnly: Bool, ShardReply<Void>)
+    case attachXen(XenAttach, ShardReply<Void>)
+    case endedXen(ShardReply<[UInt64]>)
     case detach(vdi: UInt64, ShardReply<Void>)
     case status(ShardReply<ShardStatus>)
     case shutdown(ShardReply<Void>)
@@ -88,6 +90,18 @@ struct ShardHandle: ShardControl {
         try await ask {
             .attachNBD(vdi: identifier.rawValue, path: socketPath, readOnly: readOnly, $0)
         }
+    }
+
+    func attachXen(
+        identifier: VDIIdentifier, place: String, readOnly: Bool, isNew: Bool
+    ) async throws {
+        let attach = XenAttach(
+            vdi: identifier.rawValue, place: place, readOnly: readOnly, isNew: isNew)
+        try await ask { .attachXen(attach, $0) }
+    }
+
+    func endedXen() async throws -> [VDIIdentifier] {
+        try await ask { .endedXen($0) }.map { VDIIdentifier($0) }
     }
 
     func detach(identifier: VDIIdentifier) async throws {

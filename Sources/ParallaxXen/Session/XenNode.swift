@@ -4,7 +4,8 @@
 /// Which device is served.
 package enum XenPlace: Equatable, Sendable {
     /// A disk of a domain, whose nodes are ours: made when they are not there, removed at the end.
-    case address(XenAddress)
+    /// With `mayMake` false they must be there: a number may be another domain's by now.
+    case address(XenAddress, mayMake: Bool)
     /// A back-end directory that a tool stack has made.
     case node(String)
 }
@@ -51,7 +52,7 @@ struct XenNode: Sendable {
                 let domain = store.read(path + "/frontend-id").flatMap({ UInt32($0) })
             else { throw .nodeIncomplete(path) }
             self.init(backend: path, frontend: frontend, domain: domain, isOurs: false)
-        case .address(let address):
+        case .address(let address, let mayMake):
             let own = Self.ownDomain(store)
             let domain = try Self.domain(address.domain, store)
             let device = address.device.rawValue
@@ -59,7 +60,7 @@ struct XenNode: Sendable {
                 backend: "/local/domain/\(own)/backend/\(Self.ownType)/\(domain)/\(device)",
                 frontend: "/local/domain/\(domain)/device/vbd/\(device)", domain: domain,
                 isOurs: true)
-            try make(address, own, store)
+            try make(address, own, store, mayMake: mayMake)
         }
     }
 
@@ -92,12 +93,13 @@ struct XenNode: Sendable {
     /// Makes the nodes as a tool stack does, unless a daemon before us has: each side owns its
     /// directory, and the other side may read it.
     private func make(
-        _ address: XenAddress, _ own: UInt32, _ store: borrowing StoreConnection
+        _ address: XenAddress, _ own: UInt32, _ store: borrowing StoreConnection, mayMake: Bool
     ) throws(XenError) {
         if let present = store.read(frontend + "/backend") {
             guard present == backend else { throw .deviceInUse(address) }
             return
         }
+        guard mayMake else { throw .noSuchDomain(address.domain) }
         let device = address.device.rawValue
         try store.transaction(backend) { store, transaction throws(XenError) in
             store.remove(backend, in: transaction)

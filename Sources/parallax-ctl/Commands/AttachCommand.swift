@@ -11,8 +11,9 @@ struct AttachCommand: ParsableCommand {
         usage: """
             parallax-ctl attach <vdi> --vhost-user <socket> [--read-only] [--json]
             parallax-ctl attach <vdi> --nbd [<socket>] [--read-only] [--json]
+            parallax-ctl attach <vdi> --xen <domain>:<device> [--read-only] [--json]
             """,
-        discussion: "Prints where the disk is: the vhost-user socket, or the NBD URI.")
+        discussion: "Prints where the disk is: the vhost-user socket, the NBD URI, or the device.")
 
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var output: OutputOptions
@@ -29,12 +30,18 @@ struct AttachCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("The socket for --nbd.", valueName: "socket"))
     var nbdSocket: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Serve a disk of a Xen domain, as in web1:xvda.", valueName: "domain:device"))
+    var xen: String?
+
     @Flag(help: "Refuse writes.")
     var readOnly = false
 
     func validate() throws {
-        guard nbd != (vhostUser != nil) else {
-            throw ValidationError("attach needs one of --vhost-user SOCKET and --nbd [SOCKET]")
+        guard [nbd, vhostUser != nil, xen != nil].count(where: { $0 }) == 1 else {
+            throw ValidationError(
+                "attach needs one of --vhost-user SOCKET, --nbd [SOCKET] and --xen DOMAIN:DEVICE")
         }
         guard nbd || nbdSocket == nil else {
             throw ValidationError("\(quoted(nbdSocket ?? "")) is one argument too many")
@@ -48,8 +55,9 @@ struct AttachCommand: ParsableCommand {
 
     func run() throws {
         let socket = try (vhostUser ?? nbdSocket).map(absolutePath)
+        let kind: AttachmentKind = nbd ? .nbd : xen == nil ? .vhostUser : .xen
         let request = AttachRequest(
-            kind: nbd ? .nbd : .vhostUser, socket: socket, readOnly: readOnly ? true : nil)
+            kind: kind, socket: xen ?? socket, readOnly: readOnly ? true : nil)
         let attachment = try connection.client().attach(vdi, request)
         output.print(attachment) { attachment.location }
     }

@@ -16,6 +16,11 @@ actor FakeShard: ShardControl {
     private var failures: [String: ControlError] = [:]
     /// Where each attached VDI is served; "shared" for the shared NBD socket.
     private(set) var served: [VDIIdentifier: String] = [:]
+    /// Attached to domains that have gone.
+    private(set) var gone: [VDIIdentifier] = []
+
+    func lose(_ identifiers: [VDIIdentifier]) { gone = identifiers }
+
     private(set) var overlaps = 0
     private(set) var isShutDown = false
 

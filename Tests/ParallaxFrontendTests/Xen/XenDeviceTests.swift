@@ -226,7 +226,7 @@ struct XenDeviceTests {
         let rig = XenRig()
         rig.xen.store["/local/domain/3/name"] = "web1"
         let address = try #require(XenAddress("web1:xvda"))
-        try rig.start(.address(address))
+        try rig.start(.address(address, mayMake: true))
         let store = rig.xen.store
         #expect(store[Self.ownBackend + "/state"] == "2")
         #expect(store[Self.ownBackend + "/frontend"] == XenRig.frontend)
@@ -252,14 +252,20 @@ struct XenDeviceTests {
     func impossibleAttachments() throws {
         let rig = XenRig()
         let address = try #require(XenAddress("4:xvda"))
-        #expect(throws: XenError.noSuchDomain("4")) { try rig.start(.address(address)) }
+        #expect(throws: XenError.noSuchDomain("4")) {
+            try rig.start(.address(address, mayMake: true))
+        }
         let named = try #require(XenAddress("nobody:xvda"))
-        #expect(throws: XenError.noSuchDomain("nobody")) { try rig.start(.address(named)) }
+        #expect(throws: XenError.noSuchDomain("nobody")) {
+            try rig.start(.address(named, mayMake: true))
+        }
         #expect(throws: XenError.nodeIncomplete(XenRig.backend)) { try rig.start() }
         rig.xen.store["/local/domain/3/device/vbd/51712/backend"] = "/somebody/else"
         rig.xen.store["/local/domain/3"] = ""
         let taken = try #require(XenAddress("3:xvda"))
-        #expect(throws: XenError.deviceInUse(taken)) { try rig.start(.address(taken)) }
+        #expect(throws: XenError.deviceInUse(taken)) {
+            try rig.start(.address(taken, mayMake: true))
+        }
         rig.xen.store.lose()
         #expect(throws: XenError.noStore) { try rig.start() }
         #expect(rig.xen.store.watchCount == 0)

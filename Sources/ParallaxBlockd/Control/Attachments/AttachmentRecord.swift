@@ -9,7 +9,8 @@ package import ParallaxCore
 package struct AttachmentRecord: Codable, Equatable, Sendable {
     package var identifier: VDIIdentifier
     package var kind: AttachmentKind
-    /// Nil is the daemon's shared NBD socket, wherever that is at the time.
+    /// Nil is the daemon's shared NBD socket, wherever that is at the time. For Xen it is the
+    /// device, as DOMAIN:DEVICE.
     package var socketPath: String?
     package var isReadOnly: Bool
 
@@ -33,7 +34,7 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
         socketPath = try container.decodeIfPresent(String.self, forKey: .socketPath)
         isReadOnly = try container.decode(Bool.self, forKey: .isReadOnly)
         guard kind == .nbd || socketPath != nil else {
-            throw ControlError(.invalid, "a vhost-user attachment has no socket")
+            throw ControlError(.invalid, "a \(kind.rawValue) attachment has no socket")
         }
     }
 

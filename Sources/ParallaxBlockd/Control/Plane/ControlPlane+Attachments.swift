@@ -62,7 +62,7 @@ extension ControlPlane {
     }
 
     /// Changes the attachments file, and `remembered` with it (I3).
-    private func remember(
+    func remember(
         _ record: AttachmentRecord?, for identifier: VDIIdentifier
     ) throws(ControlError) {
         var next = remembered
@@ -72,12 +72,13 @@ extension ControlPlane {
     }
 
     /// While attachments are being restored only the end of that decides on the state.
-    private func updateStateUnlessStarting() {
+    func updateStateUnlessStarting() {
         if state != .starting { updateState() }
     }
 
     /// The socket of a request, absolute and short enough; nil for the shared NBD socket.
     private static func checkSocket(_ request: AttachRequest) throws(ControlError) -> String? {
+        if request.kind == .xen { return try checkXenAddress(request.socket) }
         guard let socket = request.socket else {
             guard request.kind == .nbd else {
                 throw ControlError(.invalid, "a vhost-user attachment needs the path of a socket")
@@ -105,6 +106,7 @@ extension ControlPlane {
                 try await shard.attachNBD(
                     identifier: record.identifier, socketPath: record.socketPath,
                     readOnly: record.isReadOnly)
+            case .xen: try await serveXen(record, on: shard)
             }
         } catch {
             unclaim(record.identifier)
@@ -116,6 +118,7 @@ extension ControlPlane {
     /// ours a trial connection would look like its one client.
     private func claim(_ record: AttachmentRecord) throws(ControlError) {
         guard let path = record.socketPath else { return }
+        guard record.kind != .xen else { return try claimXen(path, for: record.identifier) }
         let canonical = SocketPlace.canonicalPath(path)
         if let owner = claimedSockets[canonical] {
             throw ControlError(
@@ -126,11 +129,11 @@ extension ControlPlane {
         claimedSockets[canonical] = .vdi(record.identifier)
     }
 
-    private func unclaim(_ identifier: VDIIdentifier) {
+    func unclaim(_ identifier: VDIIdentifier) {
         claimedSockets = claimedSockets.filter { $0.value != .vdi(identifier) }
     }
 
-    private func name(of owner: SocketOwner) -> String {
+    func name(of owner: SocketOwner) -> String {
         switch owner {
         case .daemon(let what): what
         case .vdi(let identifier):
