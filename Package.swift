@@ -91,7 +91,8 @@ let package = Package(
         .executableTarget(
             name: "parallax-bench",
             dependencies: [
-                "ParallaxGuest", "ParallaxCore", "CLinux", argumentParser,
+                "ParallaxGuest", "ParallaxVhost", "ParallaxXen", "ParallaxCore", "CLinux",
+                argumentParser,
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: swift),

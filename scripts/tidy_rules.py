@@ -35,7 +35,9 @@ IMPORTS = {
     "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
     "parallax-sim": CORE | {"ParallaxSimulation", "ArgumentParser", "Glibc"},
     "ParallaxGuest": KERNEL | {"CXen"},
-    "parallax-bench": KERNEL | FOUNDATION | {"ParallaxGuest", "ArgumentParser", "Histogram"},
+    "parallax-bench": KERNEL | FOUNDATION | {
+        "ParallaxGuest", "ParallaxVhost", "ParallaxXen", "ArgumentParser", "Histogram",
+    },
     "ParallaxCoreTests": TESTS | {"ParallaxSimulation"},
     "ParallaxIOTests": TESTS | {"ParallaxIO"},
     "ParallaxFrontendTests": TESTS | {

@@ -15,7 +15,7 @@ enum { EVERY = 100 };
 
 static void *real(const char *name) {
     static void *library;
-    if (library == NULL) library = dlopen("/lib/x86_64-linux-gnu/libxengnttab.so.1", RTLD_NOW);
+    if (library == NULL) library = dlopen("/usr/lib/x86_64-linux-gnu/libxengnttab.so.1", RTLD_NOW);
     return dlsym(library, name);
 }
 

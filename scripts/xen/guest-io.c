@@ -4,6 +4,7 @@
 // What a guest of the Xen lab does with its disk. Prints one line, ends with 0 only if all is well.
 //
 //     guest-io verify DEVICE JOBS ROUNDS     random writes and reads, each block's content known
+//     guest-io long DEVICE JOBS              the same, until the disk grows
 //     guest-io discard DEVICE                what is discarded is zero, what is beside it stays
 //     guest-io tail DEVICE                   the last block can be written and read
 //     guest-io refuse DEVICE                 a write must fail
@@ -20,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BLOCK = 4096, RUN = 64, REGION = 512 };
+enum { BLOCK = 4096, RUN = 64, REGION = 512, UNTIL_GROWN = 1000000 };
 
 static uint64_t device_bytes(int file) {
     uint64_t bytes = 0;
@@ -67,8 +68,10 @@ static int work(const char *path, int job, int jobs, int rounds) {
     uint16_t generations[REGION] = { 0 };
     uint64_t state = 88172645463325252u + (uint64_t)job * 7919;
     char *buffer = aligned_alloc(BLOCK, RUN * BLOCK);
+    uint64_t bytes = device_bytes(file);
     int bad = 0;
     for (int round = 0; round < rounds && !bad; round++) {
+        if (rounds == UNTIL_GROWN && round % 16 == 0 && device_bytes(file) != bytes) break;
         int count = 1 + (int)(next(&state) % RUN);
         int first = (int)(next(&state) % (uint64_t)(REGION - count + 1));
         if (next(&state) % 5 < 3) {
@@ -141,6 +144,8 @@ int main(int count, char **arguments) {
     int bad = 1;
     if (count == 5 && strcmp(arguments[1], "verify") == 0)
         bad = verify(arguments[2], atoi(arguments[3]), atoi(arguments[4]));
+    else if (count == 4 && strcmp(arguments[1], "long") == 0)
+        bad = verify(arguments[2], atoi(arguments[3]), UNTIL_GROWN);
     else if (count == 3 && strcmp(arguments[1], "discard") == 0)
         bad = discard(arguments[2]);
     else if (count == 3 && strcmp(arguments[1], "tail") == 0)

@@ -126,6 +126,13 @@ package struct BlkfrontQueue {
         produced &+= 1
     }
 
+    /// A read of a whole page, without a list.
+    package mutating func putRead(id: UInt64, sector: UInt64, reference: UInt32) {
+        let rest = putHead(0, 1, id: id, sector: sector)
+        Self.store(BlkfrontSegment(reference: reference), at: rest)
+        produced &+= 1
+    }
+
     package mutating func putDiscard(
         id: UInt64, sector: UInt64, sectorCount: UInt64, isSecure: Bool = false
     ) {
