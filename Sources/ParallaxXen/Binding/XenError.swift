@@ -5,6 +5,7 @@
 package enum XenError: Error, Equatable, CustomStringConvertible {
     case libraryMissing(String)
     case noStore
+    case outOfFileDescriptors
     case noSuchDomain(String)
     case deviceInUse(XenAddress)
     case nodeIncomplete(String)
@@ -17,6 +18,8 @@ package enum XenError: Error, Equatable, CustomStringConvertible {
                 + "install libxengnttab1, libxenevtchn1 and libxenstore4, and try again"
         case .noStore:
             "xenstore cannot be reached; is this Xen's control domain, and does xenstored run?"
+        case .outOfFileDescriptors:
+            "too many files are open; raise the daemon's limit (LimitNOFILE)"
         case .noSuchDomain(let name):
             "there is no domain \(name); see `xl list`"
         case .deviceInUse(let address):

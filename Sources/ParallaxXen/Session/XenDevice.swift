@@ -92,6 +92,7 @@ package struct XenDevice: ~Copyable {
     }
 
     private mutating func find() throws(XenError) {
+        guard wake >= 0 else { throw .outOfFileDescriptors }
         try store.open()
         node = try XenNode(export.place, store)
         try store.watch(node.frontend + "/state")
@@ -106,7 +107,7 @@ package struct XenDevice: ~Copyable {
         precondition(state.inFlight == 0, "XenDevice I1: destroyed under the engine")
         queues.deinitialize(count: XenLimits.queueCountMax)
         queues.deallocate()
-        _ = close(wake)
+        if wake >= 0 { _ = close(wake) }
         if timer >= 0 { _ = close(timer) }
     }
 
