@@ -61,12 +61,14 @@ let package = Package(
             swiftSettings: swift),
 
         // Control plane.
-        .target(name: "ParallaxControl", swiftSettings: swift),
+        .target(name: "ParallaxRetention", swiftSettings: swift),
+        .target(
+            name: "ParallaxControl", dependencies: ["ParallaxRetention"], swiftSettings: swift),
         .executableTarget(
             name: "ParallaxBlockd",
             dependencies: [
                 "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxXen",
-                "ParallaxControl", "CLinux", argumentParser,
+                "ParallaxControl", "ParallaxRetention", "CLinux", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ],
@@ -74,7 +76,8 @@ let package = Package(
         .executableTarget(
             name: "parallax-ctl",
             dependencies: [
-                "ParallaxControl", "ParallaxCore", "ParallaxIO", "CLinux", argumentParser,
+                "ParallaxControl", "ParallaxRetention", "ParallaxCore", "ParallaxIO", "CLinux",
+                argumentParser,
             ],
             swiftSettings: swift),
 
@@ -114,10 +117,14 @@ let package = Package(
         .testTarget(
             name: "ParallaxControlTests",
             dependencies: [
-                "ParallaxControl", "ParallaxBlockd", "ParallaxXen", "parallax-ctl", "ParallaxCore",
+                "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "ParallaxXen",
+                "parallax-ctl", "ParallaxCore", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),
+        .testTarget(
+            name: "ParallaxRetentionTests",
+            dependencies: ["ParallaxRetention", "ParallaxSimulation"], swiftSettings: swift),
         .testTarget(
             name: "SimulationTests", dependencies: ["ParallaxSimulation", "ParallaxCore"],
             swiftSettings: swift),

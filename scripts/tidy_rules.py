@@ -25,12 +25,16 @@ IMPORTS = {
     "ParallaxVhost": KERNEL,
     "ParallaxNBD": KERNEL,
     "ParallaxXen": KERNEL | {"CXen"},
-    "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc"},
+    "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc", "ParallaxRetention"},
+    # Pure decisions. FoundationInternationalization has the time zones' tables.
+    "ParallaxRetention": STANDARD | {"FoundationEssentials", "FoundationInternationalization"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
         "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxControl",
-        "ArgumentParser", "Logging", "Dispatch", "TOMLKit",
+        "ParallaxRetention", "ArgumentParser", "Logging", "Dispatch", "TOMLKit",
     },
-    "parallax-ctl": KERNEL | FOUNDATION | {"ParallaxControl", "ParallaxIO", "ArgumentParser"},
+    "parallax-ctl": KERNEL | FOUNDATION | {
+        "ParallaxControl", "ParallaxRetention", "ParallaxIO", "ArgumentParser",
+    },
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
     "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
     "parallax-sim": CORE | {"ParallaxSimulation", "ArgumentParser", "Glibc"},
@@ -44,9 +48,10 @@ IMPORTS = {
         "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxGuest", "ParallaxSimulation",
     },
     "ParallaxControlTests": TESTS | {
-        "ParallaxControl", "ParallaxBlockd", "ParallaxXen", "parallax_ctl", "ArgumentParser",
-        "Logging",
+        "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "ParallaxXen", "parallax_ctl",
+        "ArgumentParser", "Logging",
     },
+    "ParallaxRetentionTests": TESTS | {"ParallaxRetention", "ParallaxSimulation"},
     "SimulationTests": TESTS | {"ParallaxSimulation"},
     "IntegrationTests": TESTS | {"ParallaxGuest", "ParallaxControl"},
 }
@@ -225,7 +230,7 @@ UNREPEATABLE = re.compile(
     r"\b(?:clock_gettime|gettimeofday|pthread_\w+|getrandom|arc4random\w*|"
     r"SystemRandomNumberGenerator|ContinuousClock|SuspendingClock|Task\.sleep|shuffled\(\))"
     r"|\.random\((?:\)|in:(?![^)]*using:))")
-REPEATABLE_TARGETS = {"ParallaxCore", "ParallaxSimulation"}
+REPEATABLE_TARGETS = {"ParallaxCore", "ParallaxSimulation", "ParallaxRetention"}
 UNCHECKED = re.compile(r"@unchecked\s+Sendable|nonisolated\(unsafe\)")
 
 

@@ -16,6 +16,8 @@ struct RootCommand: ParsableCommand {
         version: parallaxVersion,
         subcommands: [
             StoreCommand.self, VDICommand.self, AttachCommand.self, DetachCommand.self,
+            SnapshotCommand.self, HoldCommand.self, ReleaseCommand.self, CloneCommand.self,
+            RetentionCommand.self, CronSnapshot.self,
         ])
 
     @OptionGroup var connection: ConnectionOptions
@@ -29,11 +31,11 @@ struct ConnectionOptions: ParsableArguments {
                 + "\(ControlClient.defaultSocketPath)).", valueName: "path"))
     var socket: String?
 
-    func client() throws(ControlError) -> ControlClient {
-        try ControlClient(
-            socketPath: socket ?? Environment.value("PARALLAX_SOCKET")
-                ?? ControlClient.defaultSocketPath)
+    var path: String {
+        socket ?? Environment.value("PARALLAX_SOCKET") ?? ControlClient.defaultSocketPath
     }
+
+    func client() throws(ControlError) -> ControlClient { try ControlClient(socketPath: path) }
 }
 
 /// How to print.

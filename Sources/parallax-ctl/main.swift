@@ -10,6 +10,9 @@ signal(SIGPIPE, SIG_DFL)
 do {
     var command = try RootCommand.parseAsRoot()
     try command.run()
+} catch let code as ExitCode {
+    // What failed has been said already.
+    exit(code.rawValue)
 } catch let error as ControlError {
     writeStandardError("parallax-ctl: \(error.message)")
     exit(1)

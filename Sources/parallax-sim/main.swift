@@ -30,6 +30,9 @@ struct ParallaxSim: ParsableCommand {
     @Option(help: "Carry out only these operations, by index, separated by commas.")
     var keep: OperationList?
 
+    @Flag(inversion: .prefixedNo, help: "Make snapshots, clones, rollbacks and groups as well.")
+    var versions = true
+
     @Flag(help: "Print everything that happens.")
     var trace = false
 
@@ -59,7 +62,8 @@ struct ParallaxSim: ParsableCommand {
     }
 
     private func scenario(_ seed: UInt64) -> Scenario {
-        var scenario = Scenario(seed: seed, operationCount: operations, store: makeStore)
+        var scenario = Scenario(
+            seed: seed, operationCount: operations, hasVersions: versions, store: makeStore)
         scenario.kept = keep?.indices
         scenario.keepsTrace = trace
         return scenario
@@ -72,6 +76,7 @@ struct ParallaxSim: ParsableCommand {
     private func replayCommand(_ seed: UInt64) -> String {
         var command = "parallax-sim --seed \(seed)"
         if operations != Scenario.defaultOperationCount { command += " --operations \(operations)" }
+        if !versions { command += " --no-versions" }
         if let canary { command += " --canary \(canary.rawValue)" }
         if let keep { command += " --keep \(keep.text)" }
         return command
@@ -94,7 +99,8 @@ struct ParallaxSim: ParsableCommand {
         }
         let list = minimal.isEmpty ? "none" : minimal.map(String.init).joined(separator: ",")
         print(
-            "  minimal: parallax-sim --seed \(seed) --operations \(operations) --keep \(list) --trace"
+            "  minimal: parallax-sim --seed \(seed) --operations \(operations)"
+                + "\(versions ? "" : " --no-versions") --keep \(list) --trace"
         )
     }
 }
@@ -106,18 +112,27 @@ private struct Totals {
     private var crashes = 0
     private var verified = 0
     private var commands = 0
+    private var snapshots = 0
+    private var groups = 0
+    private var diffs = 0
+    private var censuses = 0
 
     mutating func add(_ result: Scenario.Result) {
         scenarios += 1
         requests += result.statistics.requests
         crashes += result.statistics.crashes
         verified += result.statistics.verifiedBlocks
+        snapshots += result.statistics.snapshots
+        groups += result.statistics.groups
+        diffs += result.statistics.diffs
+        censuses += result.statistics.censuses
         commands += result.device.reads + result.device.writes + result.device.syncs
     }
 
     var summary: String {
         "\(scenarios) scenarios, \(requests) requests, \(commands) device commands, "
-            + "\(crashes) crashes, \(verified) blocks verified"
+            + "\(crashes) crashes, \(snapshots) snapshots, \(groups) groups, \(diffs) diffs, "
+            + "\(censuses) censuses, \(verified) blocks verified"
     }
 }
 

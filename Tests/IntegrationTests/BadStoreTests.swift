@@ -80,7 +80,7 @@ import Testing
     }
 
     @Test("a store of a newer version is refused as newer, and not as damaged", arguments: [0, 1])
-    func newerVersion(copy: Int) throws {
+    func otherVersion(copy: Int) throws {
         let daemon = try DaemonHarness()
         // The other copy may still be old: the upgrade was cut off between the two.
         try patchSuperblock(daemon, copy: copy, at: 8, [2, 0, 0, 0])

@@ -50,7 +50,7 @@ import Testing
     @Test(
         "a file that is damaged in some other way is an error too",
         arguments: [
-            "[]", "null", "{}", #"{"version":2,"store":"uuid-1","attachments":[]}"#,
+            "[]", "null", "{}", #"{"version":3,"store":"uuid-1","attachments":[]}"#,
             #"{"version":1,"store":"uuid-2","attachments":[]}"#,
             #"{"version":1,"store":"uuid-1","attachments":[{}]}"#,
             #"{"version":1,"store":"uuid-1","attachments":[{"vdi":"1","kind":"nbd","read_only":false}]}"#,

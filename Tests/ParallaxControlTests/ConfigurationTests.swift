@@ -4,6 +4,7 @@
 import Logging
 import ParallaxBlockd
 import ParallaxControl
+import ParallaxRetention
 import Testing
 
 @Suite struct ConfigurationTests {
@@ -110,13 +111,38 @@ import Testing
         let example = try ConfigurationFile.parse(bytes, path: path)
         // Settings in comments are "# key = value"; prose has no equals sign after its first word.
         let text = String(decoding: bytes, as: UTF8.self).split(separator: "\n").map { line in
-            line.split(separator: " ").dropFirst(2).first == "=" ? line.dropFirst(2) : line
+            let isSetting =
+                line.split(separator: " ").dropFirst(2).first == "=" || line.hasPrefix("# [")
+            return isSetting ? line.dropFirst(2) : line
         }.joined(separator: "\n")
         let spelledOut = try ConfigurationFile.parse(Array(text.utf8), path: path)
         #expect(spelledOut.cacheSize == "256M")
         var expected = try DaemonConfiguration(flags: example, file: PartialConfiguration())
         expected.engine = .ioUring
+        // The one that is an example, and no default.
+        expected.defaultPolicy = try RetentionPolicy.parse(
+            options: [
+                "--keep-last=10", "--hourly=24", "--daily=7", "--weekly=4", "--monthly=12",
+            ])
         #expect(
             try DaemonConfiguration(flags: spelledOut, file: PartialConfiguration()) == expected)
+    }
+
+    @Test("the default retention policy is a key of its own section")
+    func retentionDefault() throws {
+        let text = "store = \"s\"\n[retention]\ndefault = \"--keep-last 10 --daily=7\""
+        let policy = try configuration(text).defaultPolicy
+        #expect(policy?.options == ["--keep-last", "10", "--keep-daily", "7"])
+        #expect(try configuration("store = \"s\"").defaultPolicy == nil)
+        for (text, words) in [
+            ("[retention]\ndefault = \"--keep-lots 10\"", "default retention policy"),
+            ("[retention]\ndefault = \"--keep-last 0\"", "no rule"),
+            ("[retention]\nother = \"x\"", "retention.other"),
+            ("[retention]\ndefault = 10", "text in quotes"),
+            ("retention = \"x\"", "unknown key"), ("[nbd]\nx = \"y\"", "text in quotes"),
+        ] {
+            let error = failure { _ = try configuration("store = \"s\"\n" + text) }
+            #expect(error?.kind == .invalid && error?.message.contains(words) == true, "\(text)")
+        }
     }
 }

@@ -28,9 +28,11 @@ import Testing
                 createdAt: "t", shard: 0, attachment: attachment)
         }
         let text = Descriptions.list(vdis)
-        #expect(text.hasPrefix("NAME    SIZE  USED  ATTACHED\n"))
-        #expect(text.contains("a     20 GiB   0 B  -\n"))
-        #expect(text.contains("b     20 GiB   0 B  vhost-user /s (read-only) (not serving)\n"))
+        #expect(text.hasPrefix("NAME    SIZE  USED  SNAPSHOTS  ATTACHED\n"))
+        #expect(text.contains("a     20 GiB   0 B          0  -\n"))
+        #expect(
+            text.contains(
+                "b     20 GiB   0 B          0  vhost-user /s (read-only) (not serving)\n"))
     }
 
     @Test("a log line is one line, with its time and level or the journal's prefix")

@@ -106,9 +106,8 @@ import Testing
     func deleting() async throws {
         let shard = FakeShard(index: 0)
         await shard.add(
-            VDIState(
-                identifier: VDIIdentifier(9), name: "gone", sizeBytes: 1 << 20,
-                createdAtSeconds: 0, allocatedBytes: 5, phase: .deleting))
+            FakeVersions.Disk(
+                name: "gone", sizeBytes: 1 << 20, createdAtNanoseconds: 0, isDeleting: true))
         let daemon = try await TestDaemon(shards: [shard])
         #expect(try await daemon.client.vdis().isEmpty)
         _ = try await daemon.client.create(name: "gone", sizeBytes: 1 << 20)
@@ -118,7 +117,10 @@ import Testing
     @Test("two VDIs of one name, from a damaged store, can both be reached")
     func duplicateNames() async throws {
         let shards = [FakeShard(index: 0), FakeShard(index: 1)]
-        for shard in shards { _ = try await shard.create(name: "twin", sizeBytes: 1 << 20) }
+        for shard in shards {
+            await shard.add(
+                FakeVersions.Disk(name: "twin", sizeBytes: 1 << 20, createdAtNanoseconds: 0))
+        }
         let daemon = try await TestDaemon(shards: shards)
         let names = try await daemon.client.vdis().map(\.name)
         #expect(Set(names).count == 2)

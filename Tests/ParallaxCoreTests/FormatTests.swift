@@ -20,7 +20,7 @@ struct FormatTests {
         Self.superblock.encode(to: block.base)
         #expect(word(block, 0) == Superblock.magic)
         #expect(String(decoding: block.bytes.prefix(8), as: UTF8.self) == "PARALLAX")
-        #expect(half(block, 8) == 1)
+        #expect(half(block, 8) == 2)
         #expect(half(block, 12) == 4096)
         #expect(word(block, 40) == Self.uuid.high)
         #expect(word(block, 48) == Self.uuid.low)
@@ -49,9 +49,9 @@ struct FormatTests {
     func newerSuperblock() {
         let block = BlockBuffer()
         var newer = Self.superblock
-        newer.version = 2
+        newer.version = 3
         newer.encode(to: block.base)
-        #expect(throws: Superblock.Fault.newerVersion(2)) {
+        #expect(throws: Superblock.Fault.otherVersion(3)) {
             try Superblock.decode(from: block.base)
         }
         newer = Self.superblock
@@ -92,7 +92,7 @@ struct FormatTests {
             table: BlockReference(
                 address: BlockAddress(extent: ExtentNumber(4), block: 17), checksum: 5, birth: 0),
             replayLSN: LogSequenceNumber(99), replayExtent: ExtentNumber(8), replayBlock: 200,
-            nodeFrames: 64, nextExtent: ExtentNumber(11), nextVDI: 6)
+            nodeFrames: 64, nextExtent: ExtentNumber(11), nextVDI: 6, nextSnapshot: 7)
         let block = BlockBuffer()
         root.encode(to: block.base)
         #expect(word(block, 32) == 9)
@@ -140,6 +140,74 @@ struct FormatTests {
         for length in 0..<record.encodedBytes {
             var short = ByteReader(block.base, count: length)
             #expect(VDIRecord.decode(from: &short) == nil)
+        }
+    }
+
+    @Test("a version's record and what is said about it survive coding, and parts are none")
+    func versionRecord() {
+        let details = SnapshotDetails(
+            name: "vor dem Umzug", comment: "größer", labels: [.init(key: "keep", value: "yes")],
+            holds: [.init(reason: "audit", createdAtSeconds: 12)], origin: .scheduled)
+        var version = Version()
+        version.identifier = SnapshotIdentifier(stream: 3, row: 77, sequence: 1 << 33)
+        version.vdi = VDIIdentifier(9)
+        version.epoch = 5
+        version.levels = 2
+        version.state = .visible
+        version.sizeBlocks = 4096
+        version.exclusiveBlocks = 12
+        version.isCounted = true
+        version.root = BlockReference(
+            address: BlockAddress(extent: ExtentNumber(3), block: 2), checksum: 8, birth: 5)
+        let record = VersionRecord(
+            version: version, parent: SnapshotIdentifier(stream: 3, row: 1, sequence: 2),
+            details: details.encoded)
+        let block = BlockBuffer()
+        var writer = ByteWriter(block.base, capacity: block.count)
+        record.encode(to: &writer)
+        #expect(writer.count == record.encodedBytes)
+        var reader = ByteReader(block.base, count: writer.count)
+        let decoded = VersionRecord.decode(from: &reader)
+        #expect(decoded?.version.identifier == version.identifier)
+        #expect(decoded?.version.identifier.row == 77)
+        #expect(decoded?.version.identifier.stream == 3)
+        #expect(decoded?.version.root == version.root)
+        #expect(decoded?.parent == record.parent)
+        #expect(decoded?.details == details.encoded)
+        var detailReader = ByteReader(block.base, count: writer.count, at: 96)
+        #expect(SnapshotDetails.decode(from: &detailReader) == details)
+        for length in 0..<record.encodedBytes {
+            var short = ByteReader(block.base, count: length)
+            let isNone = VersionRecord.decode(from: &short) == nil
+            #expect(isNone)
+        }
+    }
+
+    @Test("catalogue records survive coding, and parts of them are none")
+    func catalogRecords() {
+        let details = SnapshotDetails(name: "n").encoded
+        let snapshot = SnapshotIdentifier(stream: 1, row: 4, sequence: 9)
+        let records: [CatalogRecord] = [
+            .resize(VDIIdentifier(4), sizeBytes: 1 << 20),
+            .setAttributes(VDIIdentifier(4), VDIAttributes(isTemplate: true, policy: "{}")),
+            .snapshot(snapshot, VDIIdentifier(4), createdAt: 5, group: 6, details: details),
+            .setDetails(snapshot, details: details), .deleteSnapshot(snapshot),
+            .rollback(
+                VDIIdentifier(4), to: snapshot, kept: snapshot, createdAt: 3, isVisible: true,
+                details: details),
+            .finishGroup(77, commit: true),
+        ]
+        let block = BlockBuffer()
+        for record in records {
+            var writer = ByteWriter(block.base, capacity: block.count)
+            record.encode(to: &writer)
+            #expect(writer.count == record.encodedBytes)
+            var reader = ByteReader(block.base, count: writer.count)
+            let decoded = CatalogRecord.decode(kind: record.kind, from: &reader)
+            #expect(decoded == record)
+            var short = ByteReader(block.base, count: writer.count - 1)
+            let cut = CatalogRecord.decode(kind: record.kind, from: &short)
+            #expect(cut != record)
         }
     }
 

@@ -25,9 +25,9 @@ package struct Daemon: Sendable {
         async throws(ControlError)
     {
         let notifier = notifier
-        let plane = ControlPlane(runtime: runtime, configuration: configuration, log: log) {
-            notifier.send(ServiceNotifier.message(for: $0, summary: $1))
-        }
+        let plane = ControlPlane(
+            runtime: runtime, configuration: configuration, log: log,
+            onStateChange: { notifier.send(ServiceNotifier.message(for: $0, summary: $1)) })
         let server: HTTPServer
         do throws(ControlError) {
             try await plane.load()

@@ -5,7 +5,9 @@ import ParallaxControl
 
 /// The daemon's state as Prometheus text (exposition format 0.0.4).
 enum Metrics {
-    static func text(status: DaemonStatus, vdis: [VDIDescription]) -> String {
+    static func text(
+        status: DaemonStatus, vdis: [VDIDescription], counters: ControlPlane.Counters
+    ) -> String {
         var page = Page()
         page.gauge(
             "parallax_build_info", "Always 1; the labels say what runs.",
@@ -21,6 +23,9 @@ enum Metrics {
             [([], UInt64(status.missing.count))])
         addStore(status.store, to: &page)
         addVDIs(vdis, to: &page)
+        page.gauge(
+            "parallax_snapshots", "Snapshots of all VDIs.", [([], UInt64(status.snapshotCount))])
+        addVersions(counters, to: &page)
         addShards(status.shards, to: &page)
         return page.text
     }
@@ -41,8 +46,26 @@ enum Metrics {
             "parallax_vdi_allocated_bytes", "What the VDI's blocks take in the store.",
             vdis.map { ([("vdi", $0.name)], $0.allocatedBytes) })
         page.gauge(
+            "parallax_vdi_snapshots", "Snapshots of the VDI.",
+            vdis.map { ([("vdi", $0.name)], UInt64($0.snapshotCount)) })
+        page.gauge(
             "parallax_vdi_attached", "1 when the VDI is attached and serves.",
             vdis.map { ([("vdi", $0.name)], $0.attachment?.serving == true ? 1 : 0) })
+    }
+
+    private static func addVersions(_ counters: ControlPlane.Counters, to page: inout Page) {
+        page.counter(
+            "parallax_snapshots_made_total", "Snapshots made.", [([], counters.snapshotsMade)])
+        page.counter(
+            "parallax_snapshots_deleted_total", "Snapshots deleted, those of deleted VDIs too.",
+            [([], counters.snapshotsDeleted)])
+        page.counter("parallax_clones_made_total", "Clones made.", [([], counters.clonesMade)])
+        page.counter("parallax_rollbacks_total", "Rollbacks.", [([], counters.rollbacks)])
+        page.counter(
+            "parallax_groups_made_total", "Group snapshots made.", [([], counters.groupsMade)])
+        page.counter(
+            "parallax_groups_failed_total", "Group snapshots that were taken back.",
+            [([], counters.groupsFailed)])
     }
 
     private static func addShards(_ shards: [ShardDescription], to page: inout Page) {

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import ParallaxCore
 import ParallaxNBD
 import Synchronization
 
-/// Which VDIs the daemon's one NBD socket serves, and on which shard each lives.
+/// Which versions of VDIs the daemon's one NBD socket serves, and on which shard each lives.
 ///
 /// The socket belongs to shard 0. A client that has chosen its export is handed over to that
-/// VDI's shard.
+/// version's shard.
 final class NBDDirectory: Sendable {
     struct Entry: Sendable {
-        var vdi: UInt64
+        var version: VersionReference
         var shard: Int
         var export: NBDExport
     }
 
     private struct State {
-        var entries: [UInt64: Entry] = [:]
+        var entries: [VersionReference: Entry] = [:]
         var mailboxes: [ShardMailbox] = []
     }
 
@@ -29,11 +30,11 @@ final class NBDDirectory: Sendable {
 
     /// Adds or replaces an export.
     func put(_ entry: Entry) {
-        change { $0.entries[entry.vdi] = entry }
+        change { $0.entries[entry.version] = entry }
     }
 
-    func remove(vdi: UInt64) {
-        change { $0.entries[vdi] = nil }
+    func remove(_ version: VersionReference) {
+        change { $0.entries[version] = nil }
     }
 
     private func change(_ body: (inout State) -> Void) {
@@ -56,6 +57,6 @@ final class NBDDirectory: Sendable {
             handover.refuse()
             return
         }
-        mailbox.post(.handover(handover, vdi: entry.vdi))
+        mailbox.post(.handover(handover, entry.version))
     }
 }

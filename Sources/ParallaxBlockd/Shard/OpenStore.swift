@@ -108,7 +108,7 @@ private func startShard(
             runShard(descriptor, engine: engine, file: file, opened: opened, gate: gate)
         }
         return ShardStart(
-            handle: ShardHandle(index: index, mailbox: mailbox, now: wallClockNanoseconds),
+            handle: ShardHandle(index: index, mailbox: mailbox),
             thread: thread, gate: gate)
     } catch {
         throw ControlError(.internalError, "cannot start shard \(index): \(error)")
@@ -243,12 +243,4 @@ final class StartGate: Sendable {
         state.withLock { $0.mayGo = mayGo }
         _ = parallax_eventfd_write(opened, 1)
     }
-}
-
-/// Nanoseconds since 1970.
-@Sendable
-private func wallClockNanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }

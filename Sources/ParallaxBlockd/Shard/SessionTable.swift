@@ -22,8 +22,8 @@ struct SessionTable: ~Copyable {
     struct Slot: BitwiseCopyable {
         var kind = Kind.free
         var isTouched = false
-        /// The VDI that it serves; 0 for the shared NBD listener.
-        var vdi: UInt64 = 0
+        /// What it serves (`VersionReference.rawValue`); 0 for the shared NBD listener.
+        var version: UInt64 = 0
         var memory: UnsafeMutableRawPointer?
     }
 
@@ -48,34 +48,35 @@ struct SessionTable: ~Copyable {
     /// Gives a reserved number back that was not used.
     mutating func cancel(_ session: UInt32) { freeSlots.append(session) }
 
-    mutating func insert(_ session: UInt32, _ device: consuming VhostDevice, vdi: UInt64) {
+    mutating func insert(_ session: UInt32, _ device: consuming VhostDevice, version: UInt64) {
         let memory = UnsafeMutablePointer<VhostDevice>.allocate(capacity: 1)
         memory.initialize(to: device)
-        fill(session, .vhost, UnsafeMutableRawPointer(memory), vdi)
+        fill(session, .vhost, UnsafeMutableRawPointer(memory), version)
     }
 
-    mutating func insert(_ session: UInt32, _ connection: consuming NBDConnection, vdi: UInt64) {
+    mutating func insert(_ session: UInt32, _ connection: consuming NBDConnection, version: UInt64)
+    {
         let memory = UnsafeMutablePointer<NBDConnection>.allocate(capacity: 1)
         memory.initialize(to: connection)
-        fill(session, .nbdConnection, UnsafeMutableRawPointer(memory), vdi)
+        fill(session, .nbdConnection, UnsafeMutableRawPointer(memory), version)
     }
 
-    mutating func insert(_ session: UInt32, _ listener: consuming NBDListener, vdi: UInt64) {
+    mutating func insert(_ session: UInt32, _ listener: consuming NBDListener, version: UInt64) {
         let memory = UnsafeMutablePointer<NBDListener>.allocate(capacity: 1)
         memory.initialize(to: listener)
-        fill(session, .nbdListener, UnsafeMutableRawPointer(memory), vdi)
+        fill(session, .nbdListener, UnsafeMutableRawPointer(memory), version)
     }
 
-    mutating func insert(_ session: UInt32, _ device: consuming XenDevice, vdi: UInt64) {
+    mutating func insert(_ session: UInt32, _ device: consuming XenDevice, version: UInt64) {
         let memory = UnsafeMutablePointer<XenDevice>.allocate(capacity: 1)
         memory.initialize(to: device)
-        fill(session, .xen, UnsafeMutableRawPointer(memory), vdi)
+        fill(session, .xen, UnsafeMutableRawPointer(memory), version)
     }
 
     private mutating func fill(
-        _ session: UInt32, _ kind: Kind, _ memory: UnsafeMutableRawPointer, _ vdi: UInt64
+        _ session: UInt32, _ kind: Kind, _ memory: UnsafeMutableRawPointer, _ version: UInt64
     ) {
-        slots[Int(session)] = Slot(kind: kind, vdi: vdi, memory: memory)
+        slots[Int(session)] = Slot(kind: kind, version: version, memory: memory)
         count += 1
     }
 
@@ -83,7 +84,7 @@ struct SessionTable: ~Copyable {
         session < UInt32(Self.capacity) ? slots[Int(session)].kind : .free
     }
 
-    func vdi(_ session: UInt32) -> UInt64 { slots[Int(session)].vdi }
+    func version(_ session: UInt32) -> UInt64 { slots[Int(session)].version }
 
     func vhost(_ session: UInt32) -> UnsafeMutablePointer<VhostDevice> {
         typed(session, .vhost)
@@ -120,11 +121,11 @@ struct SessionTable: ~Copyable {
         count -= 1
     }
 
-    /// The sessions of one VDI, or of all with `vdi` nil. For the control plane only.
-    func sessions(of vdi: UInt64?) -> [UInt32] {
+    /// The sessions of one version, or of all with `version` nil. For the control plane only.
+    func sessions(of version: UInt64?) -> [UInt32] {
         (1..<UInt32(Self.capacity)).filter { session in
             let slot = slots[Int(session)]
-            return slot.kind != .free && (vdi == nil || slot.vdi == vdi)
+            return slot.kind != .free && (version == nil || slot.version == version)
         }
     }
 

@@ -7,12 +7,6 @@ import ParallaxCore
 import ParallaxIO
 import ParallaxNBD
 
-/// A change of the catalogue whose answer has not come.
-struct PendingChange {
-    var change: CatalogChange
-    var reply: ShardReply<UInt64>
-}
-
 extension Shard where ShardReactor: ~Copyable {
     mutating func drainMailbox() {
         var batch: [ShardMessage] = []
@@ -26,20 +20,28 @@ extension Shard where ShardReactor: ~Copyable {
     private mutating func handle(_ message: ShardMessage) {
         switch message {
         case .listVDIs(let reply): reply.resume(returning: engine.vdis().map(VDIState.init))
-        case .change(let change, let reply): submit(change, reply)
-        case .describe(let vdi, let reply): describe(vdi, reply)
-        case .attachVhost(let vdi, let path, let readOnly, let reply):
+        case .describeVDIs(let identifiers, let reply):
+            let summaries = identifiers.compactMap { engine.summary(of: $0) }
+            reply.resume(returning: summaries.map(VDIState.init))
+        case .change(let batch, let cut, let reply): submit(batch, cut, reply)
+        case .releaseGroup(let group): releaseGroup(group)
+        case .listSnapshots(let cursor, let limit, let reply):
+            reply.resume(returning: engine.snapshots(from: cursor, limit: limit))
+        case .describeSnapshots(let identifiers, let reply):
+            reply.resume(returning: identifiers.compactMap { engine.summary(of: $0) })
+        case .compare(let query, let reply): compare(query, reply)
+        case .attachVhost(let version, let path, let readOnly, let reply):
             answer(reply) { shard throws(ControlError) in
-                try shard.attachVhost(vdi: vdi, path: path, readOnly: readOnly)
+                try shard.attachVhost(version, path: path, readOnly: readOnly)
             }
-        case .attachNBD(let vdi, let path, let readOnly, let reply):
+        case .attachNBD(let version, let path, let readOnly, let reply):
             answer(reply) { shard throws(ControlError) in
-                try shard.attachNBD(vdi: vdi, path: path, readOnly: readOnly)
+                try shard.attachNBD(version, path: path, readOnly: readOnly)
             }
         case .attachXen(let attach, let reply):
             answer(reply) { shard throws(ControlError) in try shard.attachXen(attach) }
         case .endedXen(let reply): reply.resume(returning: endedXen())
-        case .detach(let vdi, let reply): detach(vdi: vdi, reply)
+        case .detach(let version, let reply): detach(version, reply)
         case .status(let reply): reply.resume(returning: status)
         case .shutdown(let reply): beginShutdown(reply)
         case .listen(let path, let reply):
@@ -48,7 +50,7 @@ extension Shard where ShardReactor: ~Copyable {
             if let sharedListener {
                 sessions.nbdListener(sharedListener).pointee.setExports(exports)
             }
-        case .handover(let handover, let vdi): welcome(handover, vdi: vdi)
+        case .handover(let handover, let version): welcome(handover, to: version)
         case .extent(let slot):
             engine.supplyExtent(slot)
             if slot == nil { peers.askForSpace(from: index) }
@@ -64,52 +66,6 @@ extension Shard where ShardReactor: ~Copyable {
             reply.resume()
         } catch {
             reply.resume(throwing: error)
-        }
-    }
-
-    private func describe(_ vdi: UInt64, _ reply: ShardReply<VDIState>) {
-        guard let summary = engine.summary(of: VDIIdentifier(vdi)) else {
-            reply.resume(throwing: ControlError(.notFound, "There is no such VDI."))
-            return
-        }
-        reply.resume(returning: VDIState(summary))
-    }
-
-    private mutating func submit(_ change: CatalogChange, _ reply: ShardReply<UInt64>) {
-        let ticket = nextTicket
-        nextTicket += 1
-        changes[ticket] = PendingChange(change: change, reply: reply)
-        engine.submit(change: change, ticket: ticket)
-    }
-
-    /// Passes the engine's answers on, now that the changes are durable.
-    mutating func answerChanges() {
-        while let answer = engine.nextChangeReply() {
-            guard let pending = changes.removeValue(forKey: answer.ticket) else { continue }
-            switch answer.result {
-            case .success(let identifier):
-                noteChanged(identifier.rawValue)
-                pending.reply.resume(returning: identifier.rawValue)
-            case .failure(let error):
-                pending.reply.resume(throwing: Self.explain(error))
-            }
-        }
-    }
-
-    private static func explain(_ error: CatalogError) -> ControlError {
-        switch error {
-        case .noSuchVDI: ControlError(.notFound, "There is no such VDI.")
-        case .invalidSize:
-            ControlError(
-                .invalid, "The size is not possible; use a multiple of 4K from 1M to 64T.")
-        case .invalidName: ControlError(.invalid, "The name is empty or too long.")
-        case .tooManyVDIs:
-            ControlError(.noSpace, "The shard has too many VDIs; delete some first.")
-        case .noSpace:
-            ControlError(.noSpace, "The store is full; delete a VDI or grow the store.")
-        case .ioError:
-            ControlError(
-                .ioError, "The store cannot be written any more; see the daemon's log.")
         }
     }
 

@@ -9,7 +9,7 @@ import ParallaxNBD
 import ParallaxVhost
 import ParallaxXen
 
-/// How a VDI of this shard is served.
+/// How a version of one of this shard's VDIs is served.
 struct Attachment {
     enum Kind: Equatable {
         case vhost
@@ -23,7 +23,10 @@ struct Attachment {
 
     var kind: Kind
     var isReadOnly: Bool
-    /// The vhost-user device, or the listener of the VDI's own NBD socket.
+    var vdi: VDIIdentifier
+    /// The handle of an open snapshot, closed with the attachment; nil: the VDI's head.
+    var snapshotHandle: UInt32?
+    /// The vhost-user device, or the listener of the version's own NBD socket.
     var session: UInt32?
     /// Set while it is being detached.
     var detaching: [ShardReply<Void>]?
@@ -52,9 +55,9 @@ extension Shard where ShardReactor: ~Copyable {
 
     /// The session is over and nothing refers to it.
     mutating func end(_ session: UInt32) {
-        let vdi = sessions.vdi(session)
+        let version = VersionReference(rawValue: sessions.version(session))
         sessions.remove(session)
-        finishDetach(vdi)
+        finishDetach(version)
     }
 
     mutating func handleListener(_ token: EventToken, _ interest: EventInterest) {
@@ -62,17 +65,21 @@ extension Shard where ShardReactor: ~Copyable {
         listener.pointee.handleEvent(
             source: token.source, interest: interest, registrar: &reactor)
         while let handover = listener.pointee.takeHandover() {
-            let vdi = sessions.vdi(token.session)
-            if vdi == 0 { directory.pass(handover) } else { welcome(handover, vdi: vdi) }
+            let version = sessions.version(token.session)
+            if version == 0 {
+                directory.pass(handover)
+            } else {
+                welcome(handover, to: VersionReference(rawValue: version))
+            }
         }
     }
 
     /// A client has chosen an export of this shard.
-    mutating func welcome(_ handover: NBDHandover, vdi: UInt64) {
-        guard let attachment = attachments[vdi], attachment.detaching == nil,
+    mutating func welcome(_ handover: NBDHandover, to version: VersionReference) {
+        guard let attachment = attachments[version], attachment.detaching == nil,
             attachment.kind != .vhost, attachment.kind != .xen,
-            let export = export(vdi, attachment),
-            let handle = engine.handle(of: VDIIdentifier(vdi)),
+            let export = export(version, attachment),
+            let handle = attachment.snapshotHandle ?? engine.handle(of: attachment.vdi),
             let session = sessions.reserve()
         else {
             handover.refuse()
@@ -83,7 +90,7 @@ extension Shard where ShardReactor: ~Copyable {
                 session,
                 try NBDConnection(
                     session: session, vdi: handle, handover: handover, export: export),
-                vdi: vdi)
+                version: version.rawValue)
         } catch {
             sessions.cancel(session)
             log.warning("VDI \(export.name): an NBD client was refused: \(error)")
@@ -93,19 +100,36 @@ extension Shard where ShardReactor: ~Copyable {
         sessions.touch(session)
     }
 
-    func export(_ vdi: UInt64, _ attachment: Attachment) -> NBDExport? {
-        guard let summary = engine.summary(of: VDIIdentifier(vdi)) else { return nil }
+    func export(_ version: VersionReference, _ attachment: Attachment) -> NBDExport? {
+        guard let (name, sizeBytes) = nameAndSize(version) else { return nil }
         return NBDExport(
-            name: summary.name, byteCount: summary.sizeBytes, isReadOnly: attachment.isReadOnly,
-            description: "Parallax VDI")
+            name: name, byteCount: sizeBytes, isReadOnly: attachment.isReadOnly,
+            description: attachment.snapshotHandle == nil ? "Parallax VDI" : "Parallax snapshot")
     }
 
-    /// Tells whoever serves the VDI of its new size or name.
-    mutating func noteChanged(_ vdi: UInt64) {
-        guard let attachment = attachments[vdi], let export = export(vdi, attachment) else {
-            return
+    /// `VDI` or `VDI@SNAPSHOT`, and how large it is.
+    func nameAndSize(_ version: VersionReference) -> (name: String, sizeBytes: UInt64)? {
+        switch version {
+        case .head(let identifier):
+            return engine.summary(of: identifier).map { ($0.name, $0.sizeBytes) }
+        case .snapshot(let identifier):
+            guard let snapshot = engine.summary(of: identifier),
+                let vdi = engine.summary(of: snapshot.vdi)
+            else { return nil }
+            return ("\(vdi.name)@\(snapshot.details.name)", snapshot.sizeBytes)
         }
-        for session in sessions.sessions(of: vdi) {
+    }
+
+    /// Tells whoever serves the VDI, or a snapshot of it, of its new size or name.
+    mutating func noteChanged(_ vdi: VDIIdentifier) {
+        let versions = attachments.filter { $0.value.vdi == vdi }.map(\.key)
+        for version in versions { noteChanged(version) }
+    }
+
+    mutating func noteChanged(_ version: VersionReference) {
+        guard let attachment = attachments[version], let export = export(version, attachment)
+        else { return }
+        for session in sessions.sessions(of: version.rawValue) {
             switch sessions.kind(session) {
             case .free: break
             case .vhost:
@@ -122,115 +146,8 @@ extension Shard where ShardReactor: ~Copyable {
             }
             sessions.touch(session)
         }
-        if attachment.kind == .sharedNBD {
-            directory.put(NBDDirectory.Entry(vdi: vdi, shard: index, export: export))
+        if attachment.kind == .sharedNBD && attachment.detaching == nil {
+            directory.put(NBDDirectory.Entry(version: version, shard: index, export: export))
         }
-    }
-}
-
-extension Shard where ShardReactor: ~Copyable {
-    mutating func attachVhost(vdi: UInt64, path: String, readOnly: Bool) throws(ControlError) {
-        let (handle, session) = try prepareAttach(vdi)
-        guard let summary = engine.summary(of: VDIIdentifier(vdi)) else {
-            throw noSuchVDI()
-        }
-        let export = VhostExport(
-            name: summary.name, sectors: summary.sizeBytes / UInt64(sectorBytes),
-            readOnly: readOnly, socketPath: path)
-        do throws(VhostError) {
-            sessions.insert(
-                session, try VhostDevice(session: session, vdi: handle, export: export), vdi: vdi)
-        } catch {
-            sessions.cancel(session)
-            throw ControlError(.socketUnusable, "\(error)")
-        }
-        sessions.vhost(session).pointee.start(registrar: &reactor)
-        attachments[vdi] = Attachment(kind: .vhost, isReadOnly: readOnly, session: session)
-    }
-
-    mutating func attachNBD(vdi: UInt64, path: String?, readOnly: Bool) throws(ControlError) {
-        let (_, session) = try prepareAttach(vdi)
-        guard let path else {
-            sessions.cancel(session)
-            attachments[vdi] = Attachment(kind: .sharedNBD, isReadOnly: readOnly)
-            noteChanged(vdi)
-            return
-        }
-        do throws(NBDError) {
-            sessions.insert(session, try NBDListener(session: session, path: path), vdi: vdi)
-        } catch {
-            sessions.cancel(session)
-            throw ControlError(.socketUnusable, "\(error)")
-        }
-        sessions.nbdListener(session).pointee.start(registrar: &reactor)
-        attachments[vdi] = Attachment(kind: .nbd, isReadOnly: readOnly, session: session)
-        noteChanged(vdi)
-    }
-
-    mutating func prepareAttach(_ vdi: UInt64) throws(ControlError) -> (UInt32, UInt32) {
-        guard let handle = engine.handle(of: VDIIdentifier(vdi)) else {
-            throw noSuchVDI()
-        }
-        guard attachments[vdi] == nil else {
-            throw ControlError(.attached, "The VDI is attached already; detach it first.")
-        }
-        guard !isStopping else { throw ControlError(.stopping, "The daemon is stopping.") }
-        guard let session = sessions.reserve() else {
-            throw ControlError(
-                .internalError, "Shard \(index) serves too many clients; detach a VDI first.")
-        }
-        return (handle, session)
-    }
-
-    private func noSuchVDI() -> ControlError { ControlError(.notFound, "There is no such VDI.") }
-
-    /// Opens the shared NBD socket.
-    mutating func listen(path: String) throws(ControlError) {
-        guard let session = sessions.reserve() else {
-            throw ControlError(.internalError, "Shard \(index) serves too many clients.")
-        }
-        do throws(NBDError) {
-            sessions.insert(session, try NBDListener(session: session, path: path), vdi: 0)
-        } catch {
-            sessions.cancel(session)
-            throw ControlError(.socketUnusable, "\(error)")
-        }
-        sessions.nbdListener(session).pointee.start(registrar: &reactor)
-        sharedListener = session
-    }
-
-    mutating func detach(vdi: UInt64, _ reply: ShardReply<Void>) {
-        guard let attachment = attachments[vdi] else {
-            reply.resume(throwing: ControlError(.notAttached, "The VDI is not attached."))
-            return
-        }
-        if attachment.kind == .sharedNBD { directory.remove(vdi: vdi) }
-        attachments[vdi]?.detaching = (attachment.detaching ?? []) + [reply]
-        for session in sessions.sessions(of: vdi) { stop(session) }
-        finishDetach(vdi)
-    }
-
-    /// Ends a session, now or when its last reply has come.
-    mutating func stop(_ session: UInt32) {
-        switch sessions.kind(session) {
-        case .free: return
-        case .vhost: sessions.vhost(session).pointee.stop(registrar: &reactor)
-        case .nbdConnection: sessions.nbdConnection(session).pointee.stop(registrar: &reactor)
-        case .xen: stopXen(session)
-        case .nbdListener:
-            sessions.nbdListener(session).pointee.stop(registrar: &reactor)
-            sessions.remove(session)
-            return
-        }
-        sessions.touch(session)
-    }
-
-    /// Answers a detach when the VDI's last session is over.
-    private mutating func finishDetach(_ vdi: UInt64) {
-        guard let replies = attachments[vdi]?.detaching, sessions.sessions(of: vdi).isEmpty else {
-            return
-        }
-        attachments[vdi] = nil
-        for reply in replies { reply.resume() }
     }
 }

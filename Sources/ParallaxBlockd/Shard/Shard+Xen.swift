@@ -9,7 +9,7 @@ import ParallaxXen
 
 /// What a shard is told to serve to a Xen domain.
 struct XenAttach: Sendable {
-    var vdi: UInt64
+    var version: VersionReference
     /// DOMAIN:DEVICE, or the path of a back-end directory.
     var place: String
     var readOnly: Bool
@@ -31,25 +31,27 @@ extension Shard where ShardReactor: ~Copyable {
         guard let place = attach.xenPlace else {
             throw ControlError(.invalid, "\(quoted(attach.place)) is no device of a domain.")
         }
-        guard let summary = engine.summary(of: VDIIdentifier(attach.vdi)) else {
-            throw ControlError(.notFound, "There is no such VDI.")
+        guard let (name, sizeBytes) = nameAndSize(attach.version) else {
+            throw Self.gone(attach.version)
         }
-        let (handle, session) = try prepareAttach(attach.vdi)
+        var opened = try open(attach.version, .xen, readOnly: attach.readOnly)
+        let session = opened.session
         let export = XenExport(
-            name: summary.name, sectors: summary.sizeBytes / UInt64(sectorBytes),
-            readOnly: attach.readOnly, place: place)
+            name: name, sectors: sizeBytes / UInt64(sectorBytes), readOnly: attach.readOnly,
+            place: place)
         do throws(XenError) {
             let library = try XenLibrary.load()
             sessions.insert(
                 session,
-                try XenDevice.open(session: session, vdi: handle, export: export, library: library),
-                vdi: attach.vdi)
+                try XenDevice.open(
+                    session: session, vdi: opened.handle, export: export, library: library),
+                version: attach.version.rawValue)
         } catch {
-            sessions.cancel(session)
+            cancel(opened)
             throw Self.explain(error)
         }
-        attachments[attach.vdi] = Attachment(
-            kind: .xen, isReadOnly: attach.readOnly, session: session)
+        opened.attachment.session = session
+        attachments[attach.version] = opened.attachment
         sessions.xen(session).pointee.start(registrar: &reactor, requests: &requests)
         sessions.touch(session)
     }
@@ -81,13 +83,13 @@ extension Shard where ShardReactor: ~Copyable {
             keepingGuest: isStopping, registrar: &reactor, requests: &requests)
     }
 
-    /// VDIs whose domain, or whose node, has gone.
-    func endedXen() -> [UInt64] {
-        attachments.compactMap { vdi, attachment in
+    /// Versions whose domain, or whose node, has gone.
+    func endedXen() -> [VersionReference] {
+        attachments.compactMap { version, attachment in
             guard attachment.kind == .xen, attachment.detaching == nil,
-                sessions.sessions(of: vdi).isEmpty
+                sessions.sessions(of: version.rawValue).isEmpty
             else { return nil }
-            return vdi
+            return version
         }
     }
 }

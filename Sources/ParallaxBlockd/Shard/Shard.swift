@@ -41,9 +41,12 @@ struct Shard<ShardReactor: Reactor & ~Copyable>: ~Copyable {
     var requests = RequestQueue(minimumCapacity: 1024)
     var requestsWereFull = false
     var messages: [ShardMessage] = []
-    var attachments: [UInt64: Attachment] = [:]
+    var attachments: [VersionReference: Attachment] = [:]
     var sharedListener: UInt32?
     var changes: [UInt64: PendingChange] = [:]
+    var batches: [UInt64: ChangeBatch] = [:]
+    var groups: [UInt64: OpenGroup] = [:]
+    var comparisons: [UInt64: ShardReply<DiffAnswer>] = [:]
     var nextTicket: UInt64 = 1
     var shutdownReplies: [ShardReply<Void>] = []
     var shutdownDeadline: UInt64 = 0
@@ -110,6 +113,7 @@ extension Shard where ShardReactor: ~Copyable {
 
     /// How long to sleep when nothing happens: for ever when there is nothing to do.
     private var timeout: Int64 {
+        if engine.wantsTurn { return 0 }
         if engine.isIdle && !isStopping && requests.isEmpty && sessions.touchedCount == 0 {
             return -1
         }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-import ParallaxControl
 import ParallaxCore
 import ParallaxIO
 import ParallaxNBD
@@ -14,19 +13,25 @@ typealias ShardReply<Value: Sendable> = CheckedContinuation<Value, any Error>
 /// What the control plane, and other shards, ask of a shard.
 enum ShardMessage: Sendable {
     case listVDIs(ShardReply<[VDIState]>)
-    case change(CatalogChange, ShardReply<UInt64>)
-    case describe(vdi: UInt64, ShardReply<VDIState>)
-    case attachVhost(vdi: UInt64, path: String, readOnly: Bool, ShardReply<Void>)
-    case attachNBD(vdi: UInt64, path: String?, readOnly: Bool, ShardReply<Void>)
+    case describeVDIs([VDIIdentifier], ShardReply<[VDIState]>)
+    /// With a cut the changes are this shard's members of a group snapshot.
+    case change([CatalogChange], GroupCut?, ShardReply<[CatalogResult]>)
+    /// Every member of the group is cut, or the group is given up.
+    case releaseGroup(UInt64)
+    case listSnapshots(from: Int, limit: Int, ShardReply<SnapshotPage>)
+    case describeSnapshots([SnapshotIdentifier], ShardReply<[SnapshotSummary]>)
+    case compare(DiffQuery, ShardReply<DiffAnswer>)
+    case attachVhost(VersionReference, path: String, readOnly: Bool, ShardReply<Void>)
+    case attachNBD(VersionReference, path: String?, readOnly: Bool, ShardReply<Void>)
     case attachXen(XenAttach, ShardReply<Void>)
-    case endedXen(ShardReply<[UInt64]>)
-    case detach(vdi: UInt64, ShardReply<Void>)
+    case endedXen(ShardReply<[VersionReference]>)
+    case detach(VersionReference, ShardReply<Void>)
     case status(ShardReply<ShardStatus>)
     case shutdown(ShardReply<Void>)
     /// For the shard that has the shared NBD socket.
     case listen(path: String, ShardReply<Void>)
     case setExports(NBDExportTable)
-    case handover(NBDHandover, vdi: UInt64)
+    case handover(NBDHandover, VersionReference)
     /// The answer to a request for an extent; nil: the store is full.
     case extent(ExtentSlot?)
     /// Another shard finds the store full.
@@ -46,7 +51,6 @@ extension Mailbox {
 struct ShardHandle: ShardControl {
     let index: Int
     let mailbox: ShardMailbox
-    let now: @Sendable () -> UInt64
 
     private func ask<Value: Sendable>(
         _ message: @escaping (ShardReply<Value>) -> ShardMessage
@@ -56,56 +60,55 @@ struct ShardHandle: ShardControl {
 
     func vdis() async throws -> [VDIState] { try await ask { .listVDIs($0) } }
 
-    func create(name: String, sizeBytes: UInt64) async throws -> VDIState {
-        let change = CatalogChange.create(
-            name: name, sizeBytes: sizeBytes, createdAtNanoseconds: now())
-        let identifier = try await ask { .change(change, $0) }
-        return try await ask { .describe(vdi: identifier, $0) }
+    func vdis(_ identifiers: [VDIIdentifier]) async throws -> [VDIState] {
+        try await ask { .describeVDIs(identifiers, $0) }
     }
 
-    func resize(identifier: VDIIdentifier, sizeBytes: UInt64) async throws {
-        _ = try await ask { .change(.resize(identifier, sizeBytes: sizeBytes), $0) }
+    func change(_ changes: [CatalogChange]) async throws -> [CatalogResult] {
+        try await ask { .change(changes, nil, $0) }
     }
 
-    func rename(identifier: VDIIdentifier, name: String) async throws {
-        _ = try await ask { .change(.rename(identifier, name: name), $0) }
+    func snapshot(_ members: [CatalogChange], in cut: GroupCut) async throws -> [CatalogResult] {
+        try await ask { .change(members, cut, $0) }
     }
 
-    func delete(identifier: VDIIdentifier) async throws {
-        _ = try await ask { .change(.delete(identifier), $0) }
+    func releaseGroup(_ group: UInt64) { mailbox.post(.releaseGroup(group)) }
+
+    func snapshots(from cursor: Int, limit: Int) async throws -> SnapshotPage {
+        try await ask { .listSnapshots(from: cursor, limit: limit, $0) }
+    }
+
+    func snapshots(_ identifiers: [SnapshotIdentifier]) async throws -> [SnapshotSummary] {
+        try await ask { .describeSnapshots(identifiers, $0) }
+    }
+
+    func compare(_ query: DiffQuery) async throws -> DiffAnswer {
+        try await ask { .compare(query, $0) }
     }
 
     func attachVhost(
-        identifier: VDIIdentifier, socketPath: String, readOnly: Bool
+        version: VersionReference, socketPath: String, readOnly: Bool
     ) async throws {
-        try await ask {
-            .attachVhost(
-                vdi: identifier.rawValue, path: socketPath, readOnly: readOnly, $0)
-        }
+        try await ask { .attachVhost(version, path: socketPath, readOnly: readOnly, $0) }
     }
 
     func attachNBD(
-        identifier: VDIIdentifier, socketPath: String?, readOnly: Bool
+        version: VersionReference, socketPath: String?, readOnly: Bool
     ) async throws {
-        try await ask {
-            .attachNBD(vdi: identifier.rawValue, path: socketPath, readOnly: readOnly, $0)
-        }
+        try await ask { .attachNBD(version, path: socketPath, readOnly: readOnly, $0) }
     }
 
     func attachXen(
-        identifier: VDIIdentifier, place: String, readOnly: Bool, isNew: Bool
+        version: VersionReference, place: String, readOnly: Bool, isNew: Bool
     ) async throws {
-        let attach = XenAttach(
-            vdi: identifier.rawValue, place: place, readOnly: readOnly, isNew: isNew)
+        let attach = XenAttach(version: version, place: place, readOnly: readOnly, isNew: isNew)
         try await ask { .attachXen(attach, $0) }
     }
 
-    func endedXen() async throws -> [VDIIdentifier] {
-        try await ask { .endedXen($0) }.map { VDIIdentifier($0) }
-    }
+    func endedXen() async throws -> [VersionReference] { try await ask { .endedXen($0) } }
 
-    func detach(identifier: VDIIdentifier) async throws {
-        try await ask { .detach(vdi: identifier.rawValue, $0) }
+    func detach(version: VersionReference) async throws {
+        try await ask { .detach(version, $0) }
     }
 
     func status() async throws -> ShardStatus { try await ask { .status($0) } }
@@ -128,6 +131,7 @@ extension VDIState {
             name: summary.name, sizeBytes: summary.sizeBytes,
             createdAtSeconds: Int64(summary.createdAtNanoseconds / 1_000_000_000),
             allocatedBytes: summary.allocatedBytes,
-            phase: summary.isDeleting ? .deleting : .active)
+            phase: summary.isDeleting ? .deleting : .active,
+            attributes: summary.attributes, parent: summary.parent)
     }
 }

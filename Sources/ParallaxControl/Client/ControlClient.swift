@@ -59,11 +59,11 @@ package struct ControlClient: Sendable {
         _ = try call("DELETE", Self.path(name) + "/attachments")
     }
 
-    private static func path(_ name: String) -> String {
+    static func path(_ name: String) -> String {
         "/v1/vdis/" + PercentEncoding.encode(name)
     }
 
-    private func decoded<Value: Decodable>(_ body: [UInt8]) throws(ControlError) -> Value {
+    func decoded<Value: Decodable>(_ body: [UInt8]) throws(ControlError) -> Value {
         do throws(ControlError) {
             return try ControlJSON.decode(Value.self, from: body)
         } catch {
@@ -75,7 +75,7 @@ package struct ControlClient: Sendable {
     }
 
     /// Sends one request on a connection of its own and returns the body of a 2xx answer.
-    private func call(
+    func call(
         _ method: String, _ target: String, _ body: [UInt8] = []
     ) throws(ControlError) -> [UInt8] {
         let answer = try exchange(method, target, body)

@@ -12,6 +12,8 @@ package enum AttachmentKind: String, Codable, Sendable {
 /// An attachment as the control API shows it.
 package struct AttachmentDescription: Codable, Equatable, Sendable {
     package var vdi: String
+    /// The snapshot that is attached; nil: the VDI's head.
+    package var snapshot: String?
     package var kind: AttachmentKind
     /// The path of the socket; for Xen, the device as DOMAIN:DEVICE or the tool stack's node.
     package var socket: String
@@ -23,10 +25,11 @@ package struct AttachmentDescription: Codable, Equatable, Sendable {
     package var problem: String?
 
     package init(
-        vdi: String, kind: AttachmentKind, socket: String, uri: String?, readOnly: Bool,
-        serving: Bool, problem: String?
+        vdi: String, snapshot: String? = nil, kind: AttachmentKind, socket: String, uri: String?,
+        readOnly: Bool, serving: Bool, problem: String?
     ) {
         self.vdi = vdi
+        self.snapshot = snapshot
         self.kind = kind
         self.socket = socket
         self.uri = uri
@@ -40,6 +43,7 @@ package struct AttachmentDescription: Codable, Equatable, Sendable {
 
     enum CodingKeys: String, CodingKey {
         case vdi
+        case snapshot
         case kind
         case socket
         case uri
@@ -49,7 +53,8 @@ package struct AttachmentDescription: Codable, Equatable, Sendable {
     }
 }
 
-/// The body of `POST /v1/vdis/{name}/attachments`.
+/// The body of `POST /v1/vdis/{name}/attachments`, and of the same below a snapshot, which is
+/// always read-only.
 package struct AttachRequest: Codable, Sendable {
     package var kind: AttachmentKind
     /// Absolute. Required for vhost-user; without it an NBD export goes on the daemon's NBD socket.
@@ -88,12 +93,16 @@ package struct AttachRequest: Codable, Sendable {
 /// A remembered attachment that does not serve.
 package struct MissingAttachment: Codable, Equatable, Sendable {
     package var vdi: String
+    package var snapshot: String?
     package var kind: AttachmentKind
     package var socket: String
     package var reason: String
 
-    package init(vdi: String, kind: AttachmentKind, socket: String, reason: String) {
+    package init(
+        vdi: String, snapshot: String? = nil, kind: AttachmentKind, socket: String, reason: String
+    ) {
         self.vdi = vdi
+        self.snapshot = snapshot
         self.kind = kind
         self.socket = socket
         self.reason = reason

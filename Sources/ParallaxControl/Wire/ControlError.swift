@@ -39,6 +39,10 @@ extension ControlError.Kind {
     package static let nameTaken = Self(rawValue: "name_taken")
     package static let attached = Self(rawValue: "attached")
     package static let notAttached = Self(rawValue: "not_attached")
+    /// The snapshot, or one of the VDI's, is held.
+    package static let held = Self(rawValue: "held")
+    /// The VDI is a template, whose head takes no writes.
+    package static let template = Self(rawValue: "template")
     /// The socket's path is alive, is no socket, or cannot be made.
     package static let socketUnusable = Self(rawValue: "socket_unusable")
     package static let noSpace = Self(rawValue: "no_space")
@@ -55,7 +59,7 @@ extension ControlError.Kind {
         case .invalid: 400
         case .notFound: 404
         case .methodNotAllowed: 405
-        case .nameTaken, .attached, .notAttached, .socketUnusable: 409
+        case .nameTaken, .attached, .notAttached, .held, .template, .socketUnusable: 409
         case .tooLarge: 413
         case .notReady, .stopping: 503
         case .noSpace: 507

@@ -10,6 +10,7 @@ package struct DaemonStatus: Codable, Sendable {
     /// The I/O engine in use, such as `io_uring`.
     package var engine: String
     package var vdiCount: Int
+    package var snapshotCount: Int
     package var attachmentCount: Int
     /// Remembered attachments that do not serve.
     package var missing: [MissingAttachment]
@@ -17,8 +18,8 @@ package struct DaemonStatus: Codable, Sendable {
 
     package init(
         version: String, processIdentifier: Int32, state: DaemonState, store: StoreStatus,
-        engine: String, vdiCount: Int, attachmentCount: Int, missing: [MissingAttachment],
-        shards: [ShardDescription]
+        engine: String, vdiCount: Int, snapshotCount: Int, attachmentCount: Int,
+        missing: [MissingAttachment], shards: [ShardDescription]
     ) {
         self.version = version
         self.processIdentifier = processIdentifier
@@ -26,6 +27,7 @@ package struct DaemonStatus: Codable, Sendable {
         self.store = store
         self.engine = engine
         self.vdiCount = vdiCount
+        self.snapshotCount = snapshotCount
         self.attachmentCount = attachmentCount
         self.missing = missing
         self.shards = shards
@@ -38,6 +40,7 @@ package struct DaemonStatus: Codable, Sendable {
         case store
         case engine
         case vdiCount = "vdi_count"
+        case snapshotCount = "snapshot_count"
         case attachmentCount = "attachment_count"
         case missing
         case shards

@@ -14,10 +14,19 @@ package struct VDIDescription: Codable, Equatable, Sendable {
     package var createdAt: String
     package var shard: Int
     package var attachment: AttachmentDescription?
+    /// Its head refuses writes.
+    package var isTemplate: Bool
+    /// `VDI@SNAPSHOT` that the head continues; nil: none, or one that has been deleted.
+    package var parent: String?
+    package var snapshotCount: Int
+    /// The retention policy; nil for none.
+    package var retention: String?
 
     package init(
         name: String, identifier: String, sizeBytes: UInt64, allocatedBytes: UInt64,
-        createdAt: String, shard: Int, attachment: AttachmentDescription?
+        createdAt: String, shard: Int, attachment: AttachmentDescription?,
+        isTemplate: Bool = false, parent: String? = nil, snapshotCount: Int = 0,
+        retention: String? = nil
     ) {
         self.name = name
         self.identifier = identifier
@@ -26,6 +35,10 @@ package struct VDIDescription: Codable, Equatable, Sendable {
         self.createdAt = createdAt
         self.shard = shard
         self.attachment = attachment
+        self.isTemplate = isTemplate
+        self.parent = parent
+        self.snapshotCount = snapshotCount
+        self.retention = retention
     }
 
     enum CodingKeys: String, CodingKey {
@@ -36,6 +49,10 @@ package struct VDIDescription: Codable, Equatable, Sendable {
         case createdAt = "created_at"
         case shard
         case attachment
+        case isTemplate = "template"
+        case parent
+        case snapshotCount = "snapshot_count"
+        case retention
     }
 }
 
@@ -46,41 +63,54 @@ package struct VDIList: Codable, Sendable {
     package init(vdis: [VDIDescription]) { self.vdis = vdis }
 }
 
-/// The body of `POST /v1/vdis`.
+/// The body of `POST /v1/vdis`: an empty disk of `size_bytes`, or a clone of `from`.
 package struct CreateVDIRequest: Codable, Sendable {
     package var name: String
-    package var sizeBytes: UInt64
+    /// Only a clone may do without; it then has its snapshot's size.
+    package var sizeBytes: UInt64?
+    /// `VDI@SNAPSHOT`.
+    package var from: String?
 
-    package init(name: String, sizeBytes: UInt64) {
+    package init(name: String, sizeBytes: UInt64?, from: String? = nil) {
         self.name = name
         self.sizeBytes = sizeBytes
+        self.from = from
     }
 
     package init(from decoder: any Decoder) throws {
         try decoder.rejectUnknownFields(CodingKeys.self)
         let container = try decoder.container(keyedBy: CodingKeys.self)
         name = try container.decode(String.self, forKey: .name)
-        sizeBytes = try container.decode(UInt64.self, forKey: .sizeBytes)
+        from = try container.decodeIfPresent(String.self, forKey: .from)
+        sizeBytes =
+            from == nil
+            ? try container.decode(UInt64.self, forKey: .sizeBytes)
+            : try container.decodeIfPresent(UInt64.self, forKey: .sizeBytes)
     }
 
     enum CodingKeys: String, CodingKey, CaseIterable {
         case name
         case sizeBytes = "size_bytes"
+        case from
     }
 }
 
-/// The body of `PATCH /v1/vdis/{name}`: a new name or a new size, one change a request so that
-/// it either happened or did not.
+/// The body of `PATCH /v1/vdis/{name}`: a new name, a new size, or to be a template or not; one
+/// change a request so that it either happened or did not.
 package struct ChangeVDIRequest: Codable, Sendable {
     package var name: String?
     package var sizeBytes: UInt64?
     /// Consent to losing what lies beyond the new end.
     package var shrink: Bool?
+    package var template: Bool?
 
-    package init(name: String? = nil, sizeBytes: UInt64? = nil, shrink: Bool? = nil) {
+    package init(
+        name: String? = nil, sizeBytes: UInt64? = nil, shrink: Bool? = nil, template: Bool? = nil
+    ) {
         self.name = name
         self.sizeBytes = sizeBytes
         self.shrink = shrink
+        self.template = template
     }
 
     package init(from decoder: any Decoder) throws {
@@ -89,11 +119,13 @@ package struct ChangeVDIRequest: Codable, Sendable {
         name = try container.decodeIfPresent(String.self, forKey: .name)
         sizeBytes = try container.decodeIfPresent(UInt64.self, forKey: .sizeBytes)
         shrink = try container.decodeIfPresent(Bool.self, forKey: .shrink)
+        template = try container.decodeIfPresent(Bool.self, forKey: .template)
     }
 
     enum CodingKeys: String, CodingKey, CaseIterable {
         case name
         case sizeBytes = "size_bytes"
         case shrink
+        case template
     }
 }

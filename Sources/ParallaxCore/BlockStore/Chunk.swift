@@ -17,6 +17,7 @@ struct ChunkOperation: BitwiseCopyable {
     var payload: Int32
     /// Offset of the checksums in the header block, for data.
     var checksumsOffset: Int32
+    var holeKind = HoleKind.discarded
 }
 
 /// A chunk buffer: one header block and room for the payload, contiguous, so that a chunk is one
@@ -32,8 +33,8 @@ struct ChunkOperation: BitwiseCopyable {
 struct Chunk: BitwiseCopyable {
     enum State: UInt8, BitwiseCopyable { case free, building, writing, complete }
 
-    /// Most operations that fit: each takes at least 24 bytes of the header's records.
-    static let operationCapacity = ChunkHeader.recordCapacity / 24 + 1
+    /// Most operations that fit: each takes at least 16 bytes of the header's records.
+    static let operationCapacity = ChunkHeader.recordCapacity / 16 + 1
 
     var state = State.free
     let base: UnsafeMutableRawPointer

@@ -39,6 +39,7 @@ extension Engine {
         let isInternal = request.session == Catalog.internalSession
         guard isInternal || !vdi.isDeleting else { return .shuttingDown }
         if request.operation == .flush { return .ok }
+        if vdi.isReadOnly && request.operation.changesBlocks && !isInternal { return .readOnly }
         let blocks = isInternal ? vdi.sizeBlocks : min(vdi.sizeBlocks, vdi.endWhileShrinking)
         let sectors = blocks * UInt64(sectorsPerBlock)
         let (end, overflow) = request.firstSector.addingReportingOverflow(request.sectorCount)
@@ -274,9 +275,15 @@ extension Engine {
         return walk
     }
 
+    /// Turns that the work on deletions does without a frame before parts have to wait for it.
+    private static let reclaimPatience = 64
+
     private mutating func takeLoadPermit(_ part: Int) -> Bool {
         if parts[part].mayLoad { return true }
-        guard loadPermits > 0 else { return false }
+        // Who gives space back must get on, too, when there are few frames.
+        guard loadPermits > 0, catalog.reclaim.starvedTurns < Self.reclaimPatience else {
+            return false
+        }
         loadPermits -= 1
         parts[part].mayLoad = true
         return true
@@ -305,6 +312,7 @@ extension Engine {
                 completeNodeLoad(frame, result: -5)
                 continue
             }
+            forest.cache.frames[frame].readEpoch = epochs.enter()
             let buffer = nodeBuffers + frame
             buffer.initialize(
                 to: DataSegment(base: forest.cache.content(frame), count: blockBytes))
@@ -320,6 +328,11 @@ extension Engine {
     mutating func completeNodeLoad(_ frame: Int, result: Int) {
         var waiter = forest.cache.frames[frame].waiters
         forest.cache.frames[frame].waiters = -1
+        let address = forest.cache.frames[frame].address
+        if forest.cache.frames[frame].readEpoch != 2 {
+            epochs.leave(forest.cache.frames[frame].readEpoch)
+            forest.cache.frames[frame].readEpoch = 2
+        }
         let good = forest.finishLoad(frame, succeeded: result == blockBytes)
         if !good { counters.checksumFailures += result == blockBytes ? 1 : 0 }
         while waiter >= 0 {
@@ -328,6 +341,7 @@ extension Engine {
             if !good { parts[part].status = result == blockBytes ? .corrupt : .ioError }
             ready.append(part, &parts)
         }
+        if !good { noteBrokenNode(address) }
         guard frame == applierFrame else { return }
         applierFrame = -1
         if !good {

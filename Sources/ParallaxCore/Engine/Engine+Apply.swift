@@ -46,7 +46,8 @@ extension Engine {
             return true
         case .hole:
             return applyHole(
-                handle, firstBlock: operation.firstBlock, count: Int(operation.count))
+                handle, firstBlock: operation.firstBlock, count: Int(operation.count),
+                kind: operation.holeKind)
         case .data:
             let chunk = log.chunks[index]
             return applyData(
@@ -69,6 +70,7 @@ extension Engine {
             return false
         case .starved: return false
         }
+        catalog.touch(handle)
         let leaf = forest.writableLeaf(&catalog.vdis[handle], for: firstBlock)
         forest.map(
             &catalog.vdis[handle], leaf: leaf, block: firstBlock, count: count, address: address,
@@ -77,7 +79,9 @@ extension Engine {
     }
 
     /// Unmaps blocks of one leaf. False: a node is missing, or a frame; again later.
-    mutating func applyHole(_ handle: Int, firstBlock: UInt64, count: Int) -> Bool {
+    mutating func applyHole(
+        _ handle: Int, firstBlock: UInt64, count: Int, kind: HoleKind
+    ) -> Bool {
         guard forest.cache.ensureFree(RadixForest.framesPerChange) else { return false }
         switch forest.walk(catalog.vdis[handle], to: firstBlock) {
         case .leaf(let leaf):
@@ -90,8 +94,10 @@ extension Engine {
             return false
         case .starved: return false
         }
+        catalog.touch(handle)
         let leaf = forest.writableLeaf(&catalog.vdis[handle], for: firstBlock)
-        forest.unmap(&catalog.vdis[handle], leaf: leaf, block: firstBlock, count: count)
+        forest.unmap(
+            &catalog.vdis[handle], leaf: leaf, block: firstBlock, count: count, kind: kind)
         return true
     }
 }

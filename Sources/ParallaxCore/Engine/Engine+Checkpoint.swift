@@ -18,7 +18,8 @@ extension Engine {
         if checkpoint.phase == .idle { beginCheckpointIfDue() }
         switch checkpoint.phase {
         case .idle, .root: break
-        case .nodes: if writeNodes() { beginTables() }
+        case .nodes: if writeNodes() { beginPages() }
+        case .pages: if writePages() { beginTables() }
         case .tables: writeTables()
         case .applying:
             if appliedLSN >= checkpoint.lastLSN { checkpoint.phase = .durable }
@@ -53,21 +54,19 @@ extension Engine {
     private mutating func freeze() {
         let start = log.replayStart()
         forest.cache.freezeForCheckpoint()
+        freezePages()
         forest.extents.beginCheckpoint()
-        checkpoint.records.removeAll(keepingCapacity: true)
-        for handle in 0..<catalog.count where catalog.vdis[handle].isOpen {
-            let record = catalog.record(handle)
-            if record.root.address.isResident {
-                forest.cache.retain(record.root.address.residentFrame)
-            }
-            checkpoint.records.append(record)
-        }
+        catalog.versions.beginCheckpoint()
+        checkpoint.tableContents = CheckpointTables()
+        checkpoint.tableContents.liveNodes = max(0, forest.liveNodes)
+        checkpoint.tableContents.deletion = deletionUnderWay
+        checkpoint.tableContents.pageCount = catalog.pages.pages.count
         checkpoint.next = CheckpointRoot(
             uuid: superblock.uuid, stream: configuration.stream,
             sequence: checkpoint.root.sequence + 1, generation: superblock.generation,
             replayLSN: start.lsn, replayExtent: start.extent, replayBlock: start.block,
             nodeFrames: forest.cache.frameCount, nextExtent: log.nextExtent,
-            nextVDI: catalog.nextNumber)
+            nextVDI: catalog.nextNumber, nextSnapshot: catalog.versions.nextSequence)
         checkpoint.level = 0
         checkpoint.isWanted = false
         checkpoint.isNeeded = false
@@ -121,19 +120,15 @@ extension Engine {
         log.chunks[building].payloadBlocks += 1
         chunk.nodeFrames[block] = Int32(frame)
         forest.extents.addCheckpointLive(chunk.extent, 1)
+        checkpoint.tableContents.liveNodes += 1
         if !node.isSuperseded { forest.addLiveNode(in: chunk.extent) }
         forest.cache.beginWrite(
             frame, address: chunk.address(ofPayload: block), checksum: checksum)
         counters.checkpointNodes += 1
     }
 
-    /// All nodes have their places: so have the roots.
-    private mutating func beginTables() {
-        for index in 0..<checkpoint.records.count {
-            forest.resolve(&checkpoint.records[index].root)
-        }
+    mutating func beginTables() {
         checkpoint.droppable.removeAll(keepingCapacity: true)
-        var kept: [ExtentTable.Extent] = []
         for index in 0..<forest.extents.count {
             let extent = forest.extents[index]
             // Replay starts at the end of an extent if the next chunk went to another one.
@@ -142,17 +137,22 @@ extension Engine {
             {
                 checkpoint.droppable.append(extent.number)
             } else {
-                kept.append(extent)
+                checkpoint.tableContents.extents.append(
+                    CheckpointTables.Extent(
+                        number: extent.number, slot: extent.slot, live: extent.checkpointLive,
+                        lastLSN: extent.lastLSN))
             }
         }
-        let bytes = CheckpointTables.byteCount(extents: kept, records: checkpoint.records)
+        checkpoint.tableContents.index = catalog.pages.index
+        let bytes = checkpoint.tableContents.byteCount
         let blocks = (bytes + blockBytes - 1) / blockBytes
         let buffer = BlockBuffer(blocks: blocks)
-        CheckpointTables.encode(extents: kept, records: checkpoint.records, into: buffer)
+        checkpoint.tableContents.encode(into: buffer)
         checkpoint.next.tableBytes = bytes
         checkpoint.next.tableLevels = 0
         checkpoint.next.nextExtent = log.nextExtent
         checkpoint.next.nextVDI = catalog.nextNumber
+        checkpoint.next.nextSnapshot = catalog.versions.nextSequence
         checkpoint.tables = consume buffer
         checkpoint.tableBlockCount = blocks
         checkpoint.stagedTableBlocks = 0
@@ -187,22 +187,13 @@ extension Engine {
             preconditionFailure("LogWriter: the log is in an extent that is not there")
         }
         copyTableBlock(checkpoint.stagedTableBlocks, to: chunk.payload(block))
-        let checksum = Checksum.ofBlock(chunk.payload(block))
-        var writer = chunk.recordWriter()
-        writer.put(ChunkRecord.Kind.table)
-        writer.put(UInt8(0))
-        writer.put(UInt16(1))
-        writer.put(UInt32(0))
-        writer.put(checksum)
-        log.chunks[building].recordBytes += ChunkRecord.tableFixedBytes + 4
-        log.chunks[building].payloadBlocks += 1
+        let checksum = recordTable(chunk.payload(block))
         checkpoint.references.append(
             BlockReference(
                 address: BlockAddress(
                     extent: ExtentNumber(UInt64(slot.rawValue) + 1),
                     block: chunk.block + 1 + block), checksum: checksum, birth: 0))
         checkpoint.stagedTableBlocks += 1
-        checkpoint.lastLSN = chunk.lsn
     }
 
     private func copyTableBlock(_ index: Int, to place: UnsafeMutableRawPointer) {
@@ -268,6 +259,7 @@ extension Engine {
             forest.extents.remove(number)
         }
         checkpoint.droppable.removeAll(keepingCapacity: true)
+        catalog.versions.finishCheckpoint()
         forest.cache.dirtiedBeforeFreeze = 0
         resolveWrittenNodes()
         counters.checkpoints += 1
@@ -286,6 +278,10 @@ extension Engine {
         }
         for handle in 0..<catalog.count where catalog.vdis[handle].isOpen {
             forest.resolve(&catalog.vdis[handle].root)
+        }
+        for frozen in checkpoint.frozenRoots {
+            guard let row = frozen.owner.row else { continue }
+            forest.resolve(&catalog.versions[row].root)
         }
     }
 }

@@ -31,8 +31,19 @@ extension Engine {
             full \(isStoreFull), asked \(extentsRequested), leases \(log.leases.count), extents \
             leased/open/sealed \(states), empty \(hasEmptyExtents), releasing \(releasing.count) \
             grace \(grace.count), \(spaceDiagnosis); frames \(frameStates), wanted loads \(forest.wantedLoads.count), commands \
-            \(commands.count), replay bound \(forest.cache.replayBound), live nodes \(forest.liveNodes); purging \
-            \(catalog.purging != nil), \(failure.map(\.message) ?? "no failure")
+            \(commands.count), replay bound \(forest.cache.replayBound), live nodes \(forest.liveNodes); changes \
+            \(catalog.waiting.count)/\(catalog.logged.count)/\(catalog.syncing.count), \
+            reclaiming \(catalog.reclaim.job.map { "\($0)" } ?? "nothing"), VDIs \(catalog.vdiCount), \
+            versions \(versionStates), deletions \(catalog.reclaim.deletions.count), counts \(catalog.reclaim.counts.count), \
+            \(failure.map(\.message) ?? "no failure")
             """
+    }
+
+    private var versionStates: [String] {
+        var counts: [String: Int] = [:]
+        for row in 0..<catalog.versions.count where catalog.versions[row].state != .free {
+            counts["\(catalog.versions[row].state)", default: 0] += 1
+        }
+        return counts.keys.sorted().map { "\($0) \(counts[$0] ?? 0)" }
     }
 }

@@ -38,8 +38,8 @@ extension Engine {
     }
 
     private var catalogWantsSync: Bool {
-        if case .syncing(let lsn) = catalog.active?.phase { return lsn > durableLSN }
-        return false
+        guard let lsn = catalog.syncing.first?.lsn else { return false }
+        return lsn > durableLSN && lsn <= appliedLSN
     }
 
     mutating func completeSync(result: Int) {

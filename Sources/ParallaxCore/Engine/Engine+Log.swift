@@ -15,10 +15,8 @@ extension Engine {
 
     mutating func prepareChunk(forPart part: Int) -> ChunkRoom {
         if parts[part].kind == .hole {
-            let session = requests[Int(parts[part].request)].request.session
             return prepareChunk(
-                recordBytes: ChunkRecord.holeBytes, payloadBlocks: 0,
-                reserve: session == Catalog.internalSession ? .deletion : .holes)
+                recordBytes: ChunkRecord.holeBytes, payloadBlocks: 0, reserve: .holes)
         }
         return prepareChunk(
             recordBytes: ChunkRecord.dataFixedBytes + 4, payloadBlocks: 1, reserve: .data)

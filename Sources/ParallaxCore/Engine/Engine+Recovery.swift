@@ -43,7 +43,7 @@ extension Engine {
         return newest
     }
 
-    private static func damaged(_ what: String) -> StoreError {
+    static func damaged(_ what: String) -> StoreError {
         StoreError(.damaged, "The store is damaged: \(what); restore it from a backup.")
     }
 
@@ -81,6 +81,7 @@ extension Engine {
                 tables.base, count: root.tableBytes, superblock: superblock)
         else { throw Self.damaged("the tables of shard \(root.stream) make no sense") }
         try install(decoded, root)
+        try loadRecords(decoded, root, medium: medium)
     }
 
     private func readTableBlocks(
@@ -108,7 +109,7 @@ extension Engine {
         return buffer
     }
 
-    private mutating func install(_ tables: CheckpointTables.Decoded, _ root: CheckpointRoot)
+    private mutating func install(_ tables: CheckpointTables, _ root: CheckpointRoot)
         throws(StoreError)
     {
         for extent in tables.extents {
@@ -118,17 +119,9 @@ extension Engine {
             // The state follows from where the log turns out to end.
             forest.extents.insert(
                 extent.number, slot: extent.slot, state: .sealed, live: extent.live,
-                lastLSN: LogSequenceNumber(extent.last))
+                lastLSN: extent.lastLSN)
         }
-        for record in tables.records {
-            guard catalog.handle(of: record.identifier) == nil else {
-                throw Self.damaged("shard \(root.stream) lists a VDI twice")
-            }
-            catalog.insert(record)
-        }
-        let live = tables.extents.reduce(0) { $0 + Int($1.live) }
-        let data = tables.records.reduce(0) { $0 &+ Int(truncatingIfNeeded: $1.allocatedBlocks) }
-        forest.liveNodes = max(0, live &- data)
+        forest.liveNodes = tables.liveNodes
     }
 }
 
@@ -140,6 +133,7 @@ extension Engine {
             throw Self.damaged("shard \(root.stream) has lost the end of its log")
         }
         var reader = LogReader(superblock: superblock, root: root, slot: slot)
+        isReplaying = true
         while true {
             if let header = try reader.next(medium: medium) {
                 try replay(header, reader: &reader, medium: medium)
@@ -162,6 +156,8 @@ extension Engine {
             break
         }
         finishReplay(reader)
+        catalog.versions.collectFreeRows()
+        isReplaying = false
     }
 
     private func damagedLog(_ reader: borrowing LogReader) -> StoreError {
@@ -198,9 +194,8 @@ extension Engine {
         case .lease(let extent, let slot):
             try replayLease(extent, slot)
         case .vdi(let change):
-            guard carryOut(change) else {
-                throw Self.damaged("chunk \(header.lsn.rawValue) changes a VDI that is not there")
-            }
+            // What was refused then is refused now.
+            _ = carryOut(change)
             changesSinceFreeze += 1
         case .data(let vdi, let firstBlock, let count, let offset):
             let handle = try handleForReplay(vdi, firstBlock, count, header)
@@ -210,9 +205,9 @@ extension Engine {
                 checksums: block + offset)
             { try loadWantedNodes(medium: medium) }
             changesSinceFreeze += 1
-        case .hole(let vdi, let firstBlock, let count):
+        case .hole(let vdi, let firstBlock, let count, let kind):
             let handle = try handleForReplay(vdi, firstBlock, count, header)
-            while !applyHole(handle, firstBlock: firstBlock, count: count) {
+            while !applyHole(handle, firstBlock: firstBlock, count: count, kind: kind) {
                 try loadWantedNodes(medium: medium)
             }
             changesSinceFreeze += 1
@@ -258,7 +253,7 @@ extension Engine {
             var records = ChunkRecordReader(header: block, recordBytes: header.recordBytes)
             while let record = records.next() {
                 switch record {
-                case .data(let vdi, let first, _, _), .hole(let vdi, let first, _):
+                case .data(let vdi, let first, _, _), .hole(let vdi, let first, _, _):
                     if let handle = catalog.handle(of: vdi) {
                         _ = forest.walk(catalog.vdis[Int(handle)], to: first)
                     }

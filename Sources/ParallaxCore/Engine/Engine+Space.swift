@@ -13,12 +13,16 @@
 /// that a crash cuts off has used its blocks for nothing, and one that frees nothing uses them for
 /// little: so data leave room for two of the largest kind, and in a full store a checkpoint begins
 /// only if it frees an extent, or if dirty nodes leave no other way.
-extension CatalogRecord {
-    /// What may be used of the log for this record.
+extension CatalogChange {
+    /// What may be used of the log for its record. What keeps blocks alive, as a snapshot does,
+    /// goes before writes do.
     var reserve: Engine.Reserve {
         switch self {
-        case .create, .resize, .rename: .holes
-        case .delete, .purge: .deletion
+        case .create, .clone, .snapshot, .rollback: .data
+        // A hold that is released lets a deletion follow.
+        case .setDetails(_, let details): details.isHeld ? .holes : .deletion
+        case .resize, .rename, .setAttributes: .holes
+        case .delete, .deleteSnapshot, .finishGroup: .deletion
         }
     }
 }
@@ -41,8 +45,10 @@ extension Engine {
     mutating func throttle(_ reserve: Reserve) -> ChunkRoom? {
         guard reserve != .checkpoint else { return nil }
         guard failure == nil else { return .wait }
-        let frames = (stagedOperations + 1) * RadixForest.framesPerChange
-        if forest.cache.replayBound + frames > forest.cache.frameCount / 4 * 3 {
+        // Changes of the catalogue need no frames.
+        let frames =
+            reserve == .deletion ? 0 : (stagedOperations + 1) * RadixForest.framesPerChange
+        if frames > 0, forest.cache.replayBound + frames > forest.cache.frameCount / 4 * 3 {
             checkpoint.isNeeded = true
             let isHopeless = isStoreFull && checkpoint.phase == .idle && !hasRoomForCheckpoint
             return isHopeless ? .full : .wait
@@ -94,15 +100,18 @@ extension Engine {
     }
 
     private var tableBlocks: Int {
-        checkpoint.tableBlocks(extents: forest.extents.count, vdis: catalog.openCount)
+        CheckpointTables.blockCount(
+            extents: forest.extents.count, indexBlocks: catalog.pages.indexCount + 1)
+            + catalog.pages.checkpointBlocks(more: stagedOperations + Self.pagesPerDeletion)
     }
 
-    /// Blocks for the records of deletions, and for checkpoints between that free nothing but
-    /// frames.
-    private var purgeReserve: Int {
-        let rounds = forest.liveNodes / (forest.cache.frameCount / 2) + 1
-        return 64 + rounds * (tableBlocks + 8) + forest.liveNodes / 64
-    }
+    /// Record pages that a deletion and what it entails change at a time: the version's own, its
+    /// neighbours', those of the heads behind them.
+    private static let pagesPerDeletion = 8
+
+    /// Blocks for the records of deletions and for the checkpoints around them: one that gives what
+    /// is deleted its places, one that frees the extents.
+    private var purgeReserve: Int { 64 + 2 * (tableBlocks + 8) }
 
     /// Whether a checkpoint would free an extent, or one that is under way may.
     private var mayFreeExtents: Bool {

@@ -172,9 +172,12 @@ extension Engine {
 
     private mutating func stageHole(_ part: Int) {
         let building = log.building
+        let isZeroing =
+            requests[Int(parts[part].request)].request.operation == .writeZeroes
+        let kind = isZeroing ? HoleKind.zeroed : .discarded
         var writer = log.chunks[building].recordWriter()
         writer.put(ChunkRecord.Kind.hole)
-        writer.put(UInt8(0))
+        writer.put(kind.rawValue)
         writer.put(UInt16(0))
         writer.put(UInt32(parts[part].blockCount))
         writer.put(catalog.vdis[Int(parts[part].vdi)].identifier.rawValue)
@@ -184,7 +187,7 @@ extension Engine {
             ChunkOperation(
                 kind: .hole, vdi: parts[part].vdi, part: Int32(part),
                 firstBlock: parts[part].firstBlock, count: parts[part].blockCount, payload: 0,
-                checksumsOffset: 0))
+                checksumsOffset: 0, holeKind: kind))
         parts[part].stagedBlocks = parts[part].blockCount
         parts[part].outstanding += 1
         stagedOperations += 1
@@ -280,13 +283,12 @@ extension Engine {
         requests[index].isInUse = false
         requests.giveBack(index)
         if pending.request.session == Catalog.internalSession {
-            catalog.finishInternal(tag: pending.request.tag, status: pending.status)
+            finishInternalRequest(status: pending.status)
             return
         }
         catalog.vdis[Int(pending.request.vdi)].requestsInFlight -= 1
-        replies.append(
-            BlockReply(
-                session: pending.request.session, tag: pending.request.tag,
-                status: pending.status))
+        let reply = BlockReply(
+            session: pending.request.session, tag: pending.request.tag, status: pending.status)
+        if heldGroups.isEmpty { replies.append(reply) } else { heldReplies.append(reply) }
     }
 }

@@ -57,6 +57,12 @@ package struct Engine: ~Copyable {
 
     var commands: FixedRing<StoreCommand>
     var replies: FixedRing<BlockReply>
+    /// Replies that wait until every cut of a group is made, and the groups that they wait for.
+    var heldReplies: FixedRing<BlockReply>
+    var heldGroups: [UInt64] = []
+    var releasedGroups: [UInt64] = []
+    /// Groups whose cuts have been made here, one entry for each member.
+    var cuts: [UInt64] = []
     var epochs = ReadEpochs()
 
     var appliedLSN: LogSequenceNumber
@@ -83,8 +89,10 @@ package struct Engine: ~Copyable {
     var releasing: [ExtentSlot] = []
     var released: [ExtentSlot] = []
     var grace: [ExtentSlot] = []
-    /// Operations applied since the last freeze.
+    /// Changes since the last freeze: operations applied, nodes given back.
     var changesSinceFreeze = 0
+    var diffs = DiffQueue()
+    var isReplaying = false
     var syncsStarted: UInt64 = 0
     var syncsCompleted: UInt64 = 0
 
@@ -110,7 +118,9 @@ package struct Engine: ~Copyable {
             chunkCount: configuration.maxChunksInFlight + 2,
             extentBlocks: superblock.extentBlocks, nextLSN: root.replayLSN,
             extent: root.replayExtent, head: root.replayBlock, nextExtent: root.nextExtent)
-        catalog = Catalog(stream: configuration.stream, nextNumber: root.nextVDI)
+        catalog = Catalog(
+            stream: configuration.stream, nextNumber: root.nextVDI,
+            nextSnapshot: root.nextSnapshot)
         requests = SlotTable(
             capacity: Limits.requestsInFlight + Catalog.internalRequests,
             repeating: PendingRequest(
@@ -128,6 +138,7 @@ package struct Engine: ~Copyable {
         lockedParts = FixedRing(minimumCapacity: Limits.partsInFlight)
         commands = FixedRing(minimumCapacity: Self.commandCapacity)
         replies = FixedRing(minimumCapacity: requests.capacity)
+        heldReplies = FixedRing(minimumCapacity: requests.capacity)
         // A quarter of the frames is never dirty; a path, and as much for what others pin.
         loadPermits = max(1, frameCount / 4 / (2 * Limits.radixLevels))
         let before = LogSequenceNumber(root.replayLSN.rawValue - 1)
@@ -170,7 +181,8 @@ struct CommandTag {
 extension Engine {
     /// Requests that may be submitted now. A fifth of the slots is never more than one turn away.
     package var freeRequestSlots: Int {
-        max(0, min(requests.freeCount - Catalog.internalRequests, replies.freeCapacity - 64))
+        let replyRoom = replies.freeCapacity - heldReplies.count - 64
+        return max(0, min(requests.freeCount - Catalog.internalRequests, replyRoom))
     }
 
     /// The next command for the device; the engine keeps those that the device has no room for.
@@ -202,6 +214,8 @@ extension Engine {
         issueParts()
         runReadyParts()
         advanceCatalog()
+        advanceReclaim()
+        advanceDiffs()
         advanceCheckpoint()
         stageWaitingParts()
         sealIfWorthwhile()
@@ -214,9 +228,13 @@ extension Engine {
     package var isIdle: Bool {
         guard requests.usedCount == 0, commands.isEmpty else { return false }
         if failure != nil { return true }
-        return log.isQuiet && checkpoint.phase == .idle && !catalog.hasWork
-            && releasing.isEmpty && grace.isEmpty && (changesSinceFreeze == 0 || isShortOfSpace)
+        return log.isQuiet && checkpoint.phase == .idle && !catalog.hasChanges
+            && !catalog.reclaim.hasWork && !diffs.hasWork && releasing.isEmpty && grace.isEmpty
+            && (changesSinceFreeze == 0 || isShortOfSpace)
     }
+
+    /// Whether a turn would do more work at once, without waiting for anything.
+    package var wantsTurn: Bool { catalog.reclaim.hasMore || diffs.job?.awaited == .hole }
 
     /// Counters since the engine was opened, and its present state.
     package var statistics: EngineStatistics {
@@ -232,6 +250,10 @@ extension Engine {
         statistics.nodeFramesUsed = forest.cache.frameCount - forest.cache.freeCount
         statistics.dirtyNodes = forest.cache.dirtyCount
         statistics.requestsInFlight = requests.usedCount
+        statistics.vdis = catalog.vdiCount
+        statistics.versions = catalog.versions.usedCount
+        statistics.deletionsPending =
+            catalog.reclaim.deletions.count + (catalog.reclaim.job?.purpose == .free ? 1 : 0)
         for index in 0..<forest.extents.count {
             statistics.liveBlocks += UInt64(forest.extents[index].live)
         }

@@ -50,6 +50,13 @@ package struct EngineStatistics: Sendable {
     package var nodeFramesUsed = 0
     package var dirtyNodes = 0
     package var requestsInFlight = 0
+    package var vdis = 0
+    /// Snapshots, deleted ones whose blocks are not given back included.
+    package var versions = 0
+    /// Deleted snapshots and VDIs whose blocks are not given back yet.
+    package var deletionsPending = 0
+    /// Of those, the ones given up until the next start because a node cannot be read.
+    package var stuckDeletions = 0
 
     package init() {}
 }

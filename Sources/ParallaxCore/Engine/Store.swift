@@ -47,7 +47,8 @@ package enum Store {
             CheckpointRoot(
                 uuid: options.uuid, stream: stream, sequence: 0, generation: 1,
                 replayLSN: LogSequenceNumber(1), replayExtent: ExtentNumber(1), replayBlock: 0,
-                nodeFrames: 0, nextExtent: ExtentNumber(2), nextVDI: 1
+                nodeFrames: 0, nextExtent: ExtentNumber(2), nextVDI: 1,
+                nextSnapshot: 1
             ).encode(to: block.base)
             let first = Superblock.checkpointRootOffset(stream: stream, copy: 0)
             try write(block, at: first, to: medium)
@@ -136,7 +137,7 @@ package enum Store {
         guard let newest = valid.max(by: { $0.generation < $1.generation }) else {
             throw unusable(faults.map(\.fault))
         }
-        for case .newerVersion in faults.map(\.fault) { throw unusable(faults.map(\.fault)) }
+        for case .otherVersion in faults.map(\.fault) { throw unusable(faults.map(\.fault)) }
         let used = Superblock.firstExtentOffset + UInt64(newest.slotCount) * newest.extentBytes
         guard medium.byteCount >= used else {
             throw StoreError(
@@ -151,11 +152,14 @@ package enum Store {
     }
 
     private static func unusable(_ faults: [Superblock.Fault]) -> StoreError {
-        for case .newerVersion(let version) in faults {
+        for case .otherVersion(let version) in faults {
+            let advice =
+                version > Superblock.currentVersion
+                ? "use a newer program" : "copy its disks out with the program that made it"
             return StoreError(
                 .unsupportedVersion,
                 "The store has format version \(version), this program knows version "
-                    + "\(Superblock.currentVersion); use a newer program.")
+                    + "\(Superblock.currentVersion); \(advice).")
         }
         for case .unknownFeatures(let bits) in faults {
             return StoreError(

@@ -30,6 +30,22 @@ package struct BlockReference: BitwiseCopyable, Equatable, Sendable {
     }
 
     @inlinable package var isHole: Bool { address.isHole }
+
+    /// A hole in a version that has a parent remembers how it became one: a comparison with the
+    /// parent tells it. In place of a checksum stands the kind.
+    static func hole(_ kind: HoleKind, birth: UInt32) -> BlockReference {
+        BlockReference(address: .hole, checksum: UInt32(kind.rawValue), birth: birth)
+    }
+
+    var holeKind: HoleKind { checksum == UInt32(HoleKind.zeroed.rawValue) ? .zeroed : .discarded }
+}
+
+/// How blocks came to read as zeros.
+enum HoleKind: UInt8, BitwiseCopyable {
+    /// By a discard, or because the disk was made smaller.
+    case discarded = 1
+    /// By a write of zeros.
+    case zeroed = 2
 }
 
 /// Entries in one radix node.

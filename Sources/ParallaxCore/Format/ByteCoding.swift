@@ -69,6 +69,11 @@ struct ByteReader {
         return Array(UnsafeRawBufferPointer(start: base + position, count: length))
     }
 
+    /// Bytes that are not UTF-8 are no string.
+    mutating func takeString(_ length: Int) -> String? {
+        takeBytes(length).flatMap { String(validating: $0, as: UTF8.self) }
+    }
+
     mutating func takeReference() -> BlockReference? {
         guard let address = take(UInt64.self), let checksum = take(UInt32.self),
             let birth = take(UInt32.self)

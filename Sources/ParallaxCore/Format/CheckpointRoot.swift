@@ -22,7 +22,8 @@
 ///      92    4  node frames that a replay may dirty
 ///      96    8  next extent number
 ///     104    8  next VDI number
-///     112 3980  zeros
+///     112    8  next snapshot sequence
+///     120 3972  zeros
 ///    4092    4  CRC32C of bytes 0 to 4091
 /// ```
 package struct CheckpointRoot: Equatable, Sendable {
@@ -41,6 +42,7 @@ package struct CheckpointRoot: Equatable, Sendable {
     package var nodeFrames: Int
     package var nextExtent: ExtentNumber
     package var nextVDI: UInt64
+    package var nextSnapshot: UInt64
 
     package func encode(to block: UnsafeMutableRawPointer) {
         var writer = ByteWriter(block, capacity: blockBytes)
@@ -59,6 +61,7 @@ package struct CheckpointRoot: Equatable, Sendable {
         writer.put(UInt32(nodeFrames))
         writer.put(nextExtent.rawValue)
         writer.put(nextVDI)
+        writer.put(nextSnapshot)
         writer.pad(to: blockBytes - 4)
         writer.put(Checksum.crc32c(UnsafeRawBufferPointer(start: block, count: blockBytes - 4)))
     }
@@ -79,13 +82,13 @@ package struct CheckpointRoot: Equatable, Sendable {
             let table = reader.takeReference(), let lsn = reader.take(UInt64.self),
             let extent = reader.take(UInt64.self), let replayBlock = reader.take(UInt32.self),
             let frames = reader.take(UInt32.self), let nextExtent = reader.take(UInt64.self),
-            let nextVDI = reader.take(UInt64.self)
+            let nextVDI = reader.take(UInt64.self), let nextSnapshot = reader.take(UInt64.self)
         else { return nil }
         return CheckpointRoot(
             uuid: uuid, stream: stream, tableLevels: Int(levels), sequence: sequence,
             generation: generation, tableBytes: Int(tableBytes), table: table,
             replayLSN: LogSequenceNumber(lsn), replayExtent: ExtentNumber(extent),
             replayBlock: Int(replayBlock), nodeFrames: Int(frames),
-            nextExtent: ExtentNumber(nextExtent), nextVDI: nextVDI)
+            nextExtent: ExtentNumber(nextExtent), nextVDI: nextVDI, nextSnapshot: nextSnapshot)
     }
 }

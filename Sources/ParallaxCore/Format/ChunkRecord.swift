@@ -6,7 +6,7 @@
 ///
 /// ```
 ///  data   type 1 u8 | 0 u8 | count u16 | 0 u32     | vdi u64 | first block u64 | CRC32C u32 x count
-///  hole   type 2 u8 | 0 u8 | 0 u16     | count u32 | vdi u64 | first block u64
+///  hole   type 2 u8 | kind u8 | 0 u16  | count u32 | vdi u64 | first block u64
 ///  node   type 3 u8 | level u8 | 0 u16 | CRC32C u32| vdi u64 | first block u64    (one payload block)
 ///  table  type 4 u8 | 0 u8 | count u16 | 0 u32     | CRC32C u32 x count
 ///  lease  type 5 u8 | 0 u8 | 0 u16     | slot u32  | extent u64
@@ -16,7 +16,7 @@ enum ChunkRecord {
     /// `count` blocks of a VDI were written; their payload is in the chunk.
     case data(vdi: VDIIdentifier, firstBlock: UInt64, count: Int, checksumsOffset: Int)
     /// `count` blocks of a VDI read as zeros from now on.
-    case hole(vdi: VDIIdentifier, firstBlock: UInt64, count: Int)
+    case hole(vdi: VDIIdentifier, firstBlock: UInt64, count: Int, kind: HoleKind)
     /// A radix node that a checkpoint wrote; replay passes over it.
     case node(vdi: VDIIdentifier, level: Int, firstBlock: UInt64, checksum: UInt32)
     /// Blocks of a checkpoint's tables; replay passes over them.
@@ -48,78 +48,6 @@ enum ChunkRecord {
         case .data(_, _, let count, _), .table(let count, _): count
         case .node: 1
         case .hole, .lease, .vdi: 0
-        }
-    }
-}
-
-/// A change of the catalogue as the log records it.
-enum CatalogRecord: Equatable {
-    case create(VDIRecord)
-    case resize(VDIIdentifier, sizeBytes: UInt64)
-    case rename(VDIIdentifier, name: String)
-    /// From now on the VDI is being deleted; its blocks go little by little.
-    case delete(VDIIdentifier)
-    /// The last of its blocks is gone.
-    case purge(VDIIdentifier)
-
-    enum Kind {
-        static let create: UInt8 = 1
-        static let resize: UInt8 = 2
-        static let rename: UInt8 = 3
-        static let delete: UInt8 = 4
-        static let purge: UInt8 = 5
-    }
-
-    var kind: UInt8 {
-        switch self {
-        case .create: Kind.create
-        case .resize: Kind.resize
-        case .rename: Kind.rename
-        case .delete: Kind.delete
-        case .purge: Kind.purge
-        }
-    }
-
-    var encodedBytes: Int {
-        switch self {
-        case .create(let record): record.encodedBytes
-        case .resize: 16
-        case .rename(_, let name): 8 + name.utf8.count
-        case .delete, .purge: 8
-        }
-    }
-
-    func encode(to writer: inout ByteWriter) {
-        switch self {
-        case .create(let record):
-            record.encode(to: &writer)
-        case .resize(let identifier, let sizeBytes):
-            writer.put(identifier.rawValue)
-            writer.put(sizeBytes)
-        case .rename(let identifier, let name):
-            writer.put(identifier.rawValue)
-            writer.put(bytes: name.utf8)
-        case .delete(let identifier), .purge(let identifier):
-            writer.put(identifier.rawValue)
-        }
-    }
-
-    static func decode(kind: UInt8, from reader: inout ByteReader) -> CatalogRecord? {
-        if kind == Kind.create { return VDIRecord.decode(from: &reader).map(CatalogRecord.create) }
-        guard let raw = reader.take(UInt64.self) else { return nil }
-        let identifier = VDIIdentifier(raw)
-        switch kind {
-        case Kind.resize:
-            guard let size = reader.take(UInt64.self), Limits.vdiBytes.contains(size),
-                size % UInt64(blockBytes) == 0
-            else { return nil }
-            return .resize(identifier, sizeBytes: size)
-        case Kind.rename:
-            guard let name = reader.takeBytes(reader.remaining) else { return nil }
-            return .rename(identifier, name: String(decoding: name, as: UTF8.self))
-        case Kind.delete: return .delete(identifier)
-        case Kind.purge: return .purge(identifier)
-        default: return nil
         }
     }
 }
@@ -160,9 +88,10 @@ struct ChunkRecordReader {
                 checksumsOffset: offset)
         case ChunkRecord.Kind.hole:
             guard let vdi = reader.take(UInt64.self), let first = reader.take(UInt64.self),
-                long > 0
+                let kind = HoleKind(rawValue: detail), long > 0
             else { return nil }
-            return .hole(vdi: VDIIdentifier(vdi), firstBlock: first, count: Int(long))
+            return .hole(
+                vdi: VDIIdentifier(vdi), firstBlock: first, count: Int(long), kind: kind)
         case ChunkRecord.Kind.node:
             guard let vdi = reader.take(UInt64.self), let first = reader.take(UInt64.self)
             else { return nil }

@@ -26,7 +26,7 @@
 /// ```
 package struct Superblock: Equatable, Sendable {
     package static let magic: UInt64 = 0x5841_4C4C_4152_4150  // "PARALLAX"
-    package static let currentVersion: UInt32 = 1
+    package static let currentVersion: UInt32 = 2
     package static let supportedIncompatibleFeatures: UInt64 = 0
     package static let supportedReadOnlyFeatures: UInt64 = 0
 
@@ -67,7 +67,7 @@ extension Superblock {
     package enum Fault: Error, Equatable, Sendable {
         case notAStore
         case badChecksum
-        case newerVersion(UInt32)
+        case otherVersion(UInt32)
         case unknownFeatures(UInt64)
         case inconsistent
     }
@@ -102,7 +102,7 @@ extension Superblock {
         var trailer = ByteReader(block, count: blockBytes, at: blockBytes - 4)
         guard trailer.take(UInt32.self) == Checksum.crc32c(body) else { throw .badChecksum }
         guard let version = reader.take(UInt32.self), version == currentVersion else {
-            throw .newerVersion(readVersion(block))
+            throw .otherVersion(readVersion(block))
         }
         guard let blockSize = reader.take(UInt32.self),
             let incompatible = reader.take(UInt64.self),

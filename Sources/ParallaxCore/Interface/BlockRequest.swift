@@ -32,6 +32,10 @@ package struct BlockRequest: BitwiseCopyable {
         /// `AllocationExtent`s. An engine that cannot tell answers `.invalid`, and the front end
         /// then calls the whole range data.
         case allocation
+
+        @inlinable package var changesBlocks: Bool {
+            self == .write || self == .discard || self == .writeZeroes
+        }
     }
 
     package var operation: Operation

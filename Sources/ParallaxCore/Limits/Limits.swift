@@ -27,6 +27,23 @@ package enum Limits {
     /// VDIs on one stream; what `vdi create` refuses beyond.
     package static let vdisPerStream = 1 << 20
 
+    /// Snapshots on one stream, hidden ones included; what `snapshot` refuses beyond.
+    package static let snapshotsPerStream = 1 << 22
+
+    /// UTF-8 bytes of a snapshot's comment, of each part of a label, of the reason of a hold; and
+    /// how many there may be of them.
+    package static let snapshotCommentBytes = 512
+    package static let snapshotLabelBytes = 100
+    package static let snapshotHoldBytes = 200
+    package static let snapshotLabels = 16
+    package static let snapshotHolds = 16
+
+    /// Encoded bytes of all that is said about a snapshot.
+    package static let snapshotDetailsBytes = 2048
+
+    /// UTF-8 bytes of a VDI's retention policy.
+    package static let policyBytes = 1024
+
     /// Requests that one engine works on at a time; front ends wait with the rest.
     package static let requestsInFlight = 1024
 

@@ -45,6 +45,8 @@ struct NodeCache: ~Copyable {
         var isRecent = false
         /// Frozen and unwritten, and the head has moved on to a copy: dead once it is written.
         var isSuperseded = false
+        /// The read epoch of its load.
+        var readEpoch: UInt8 = 2
         /// Clean and all zeros: its parent gets a hole instead of a reference.
         var isHole = false
         /// VDI and position, for the log's node records.
@@ -229,6 +231,13 @@ extension NodeCache {
         } else {
             dirtyLists.remove(frame, level: level, frames: frames)
         }
+    }
+
+    /// All dirty nodes of a tree become part of a version: whoever remembers the returned stamp
+    /// copies them before a change.
+    mutating func freezeForVersion() -> UInt64 {
+        stamp += 1
+        return stamp
     }
 
     /// All dirty nodes become part of a checkpoint; from now on a change copies them.

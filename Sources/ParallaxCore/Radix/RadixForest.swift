@@ -120,21 +120,33 @@ extension RadixForest {
             old = found
         }
         let frame = copyNode(old, level: level, block: block, vdi: vdi)
-        noteReplaced(old, birth: reference.birth, vdi: vdi)
+        noteReplaced(old, birth: reference.birth, level: level, block: block, vdi: vdi)
         if reference.address.isResident { cache.release(old) }
         reference = residentReference(frame, vdi)
         return frame
     }
 
     /// The head no longer refers to this node; unless a snapshot does, its block is dead.
-    private mutating func noteReplaced(_ frame: Int, birth: UInt32, vdi: VDI) {
-        guard birth > vdi.snapshotEpoch, !cache.frames[frame].isHole else { return }
+    private mutating func noteReplaced(
+        _ frame: Int, birth: UInt32, level: Int, block: UInt64, vdi: VDI
+    ) {
+        guard !cache.frames[frame].isHole else { return }
+        if birth <= vdi.snapshotEpoch {
+            let width = VDI.span(levels: level + 1)
+            guard birth > vdi.parentFloor,
+                vdi.isReclaimed(level: level, firstBlock: block / width * width)
+            else { return }
+        }
         if cache.frames[frame].state == .dirty {
             cache.frames[frame].isSuperseded = true
         } else {
-            extents.removeLive(cache.frames[frame].address.extent, 1)
-            liveNodes -= 1
+            removeLiveNode(at: cache.frames[frame].address)
         }
+    }
+
+    mutating func removeLiveNode(at address: BlockAddress) {
+        extents.removeLive(address.extent, 1)
+        liveNodes -= 1
     }
 
     /// A node of a current tree has its place.
@@ -187,9 +199,13 @@ extension RadixForest {
 
     private func isPlausible(_ frame: Int) -> Bool {
         let entries = cache.entries(frame)
+        // A node of a version that is being given back may still name nodes whose extents are gone.
+        let isLeaf = cache.frames[frame].level == 0
         for slot in 0..<radixFanout where !entries[slot].isHole {
             let address = entries[slot].address
-            guard address.flags == 0, extents.contains(address.extent) else { return false }
+            guard address.flags == 0, !isLeaf || extents.contains(address.extent) else {
+                return false
+            }
         }
         return true
     }
@@ -201,7 +217,7 @@ extension RadixForest {
     ) {
         let entries = cache.entries(leaf) + Int(truncatingIfNeeded: block) % radixFanout
         for index in 0..<count {
-            forget(&vdi, entries[index])
+            forget(&vdi, entries[index], block: block + UInt64(index))
             let checksum = checksums.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self)
             entries[index] = BlockReference(
                 address: address.advanced(by: index), checksum: UInt32(littleEndian: checksum),
@@ -211,12 +227,16 @@ extension RadixForest {
         extents.addLive(address.extent, count)
     }
 
-    /// Turns `count` entries of a writable leaf into holes.
-    mutating func unmap(_ vdi: inout VDI, leaf: Int, block: UInt64, count: Int) {
+    /// Turns `count` entries of a writable leaf into holes. Only a head that continues a version
+    /// remembers of which kind: the others have nothing to be compared with.
+    mutating func unmap(
+        _ vdi: inout VDI, leaf: Int, block: UInt64, count: Int, kind: HoleKind
+    ) {
         let entries = cache.entries(leaf) + Int(truncatingIfNeeded: block) % radixFanout
-        for index in 0..<count {
-            forget(&vdi, entries[index])
-            entries[index] = .hole
+        let hole = vdi.snapshotEpoch > 0 ? BlockReference.hole(kind, birth: vdi.epoch) : .hole
+        for index in 0..<count where !entries[index].isHole {
+            forget(&vdi, entries[index], block: block + UInt64(index))
+            entries[index] = hole
         }
     }
 
@@ -227,19 +247,30 @@ extension RadixForest {
         return false
     }
 
-    private mutating func forget(_ vdi: inout VDI, _ old: BlockReference) {
+    /// The head lets go of a block, which is dead unless a version has it too.
+    private mutating func forget(_ vdi: inout VDI, _ old: BlockReference, block: UInt64) {
         guard !old.isHole else { return }
         vdi.allocatedBlocks -= 1
-        if old.birth > vdi.snapshotEpoch { extents.removeLive(old.address.extent, 1) }
+        if old.birth > vdi.snapshotEpoch {
+            extents.removeLive(old.address.extent, 1)
+        } else if old.birth > vdi.parentFloor {
+            if vdi.isReclaimed(level: 0, firstBlock: block) {
+                extents.removeLive(old.address.extent, 1)
+            } else if block < vdi.countedBelow {
+                vdi.lostBlocks += 1
+            }
+        }
     }
 }
 
 extension RadixForest {
-    /// Lets go of the nodes of a tree that maps nothing any more.
-    mutating func dropEmptyTree(_ vdi: inout VDI) {
-        if vdi.root.address.isResident { cache.release(vdi.root.address.residentFrame) }
-        vdi.root = .hole
-        vdi.levels = 0
+    /// A second owner refers to the tree of `root`.
+    mutating func share(_ root: BlockReference) {
+        if root.address.isResident { cache.retain(root.address.residentFrame) }
+    }
+
+    mutating func unshare(_ root: BlockReference) {
+        if root.address.isResident { cache.release(root.address.residentFrame) }
     }
 
     /// Replaces the resident references of a node to children that have their place by then.

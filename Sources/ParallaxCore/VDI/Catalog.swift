@@ -1,34 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-/// The VDIs of one stream, and the one change of them that is under way.
+/// The VDIs and versions of one stream, and the changes of them that are under way.
 ///
-/// Owned by the shard thread. Handles (indices into `vdis`) are not reused while the engine runs:
-/// a request with a stale handle finds a closed VDI, never another one.
+/// ```
+///   waiting ---> logged ---> syncing ---> replies
+///      |  record    |  applied   |  durable
+///   validated    in a chunk   E1 holds
+/// ```
+/// Owned by the shard thread. Handles of VDIs (indices into `vdis`) are not reused while the
+/// engine runs: a request with a stale handle finds a closed VDI, never another one. Those of open
+/// snapshots are, once nobody reads there any more.
 struct Catalog: ~Copyable {
     /// Session of requests that the engine makes itself.
     static let internalSession = UInt32.max
     static let internalRequests = 4
 
-    /// Why a change waits.
-    enum Phase: Equatable {
-        /// Blocks behind the new end are being discarded.
-        case discarding
-        /// Requests that reach behind the new end are still under way.
-        case draining
-        /// The record is to go into a chunk.
-        case staging
-        /// The record is in a chunk that is not applied.
-        case logged
-        /// Applied; durable when the log is durable up to here.
-        case syncing(LogSequenceNumber)
+    /// A change whose record is in a chunk.
+    struct Logged {
+        var record: CatalogRecord
+        var ticket: UInt64
     }
 
-    struct Active {
-        var record: CatalogRecord
-        /// nil: the engine's own, as the purge of a deleted VDI.
-        var ticket: UInt64?
-        var phase: Phase
+    /// A change that has been carried out, and is durable when the log is up to here.
+    struct Syncing {
+        var ticket: UInt64
+        var result: Result<CatalogOutcome, CatalogError>
+        var lsn: LogSequenceNumber
+    }
+
+    /// A VDI that is being made smaller; nothing else changes meanwhile.
+    struct Shrinking {
+        enum Phase {
+            /// Requests that reach behind the new end are still under way.
+            case draining
+            /// Blocks behind the new end are being discarded.
+            case discarding
+            /// The record is to go into a chunk.
+            case staging
+        }
+
+        var identifier: VDIIdentifier
+        var sizeBytes: UInt64
+        var ticket: UInt64
+        var phase = Phase.draining
     }
 
     let stream: Int
@@ -36,19 +51,29 @@ struct Catalog: ~Copyable {
     private(set) var vdis: UnsafeMutablePointer<VDI>
     private(set) var count = 0
     private var capacity = 64
-    private var names: [String] = []
+    var names: [String] = []
+    var policies: [String] = []
     private var createdAt: [UInt64] = []
     private var handles: [UInt64: UInt32] = [:]
-    var waiting: [(change: CatalogChange, ticket: UInt64)] = []
-    var active: Active?
-    var replies: [CatalogReply] = []
-    /// The deleted VDI whose blocks are being discarded, and whether that is done.
-    var purging: UInt32?
-    var purgeIsDone = false
+    private var freeHandles: [UInt32] = []
 
-    init(stream: Int, nextNumber: UInt64) {
+    var versions: VersionTable
+    var pages = RecordPages()
+    /// Rows of the members of groups that are not finished.
+    var pendingRows: [UInt32] = []
+    /// What is deleted, and what is to be counted.
+    var reclaim = ReclaimQueue()
+
+    var waiting = Fifo<(change: CatalogChange, ticket: UInt64)>()
+    var shrinking: Shrinking?
+    var logged = Fifo<Logged>()
+    var syncing = Fifo<Syncing>()
+    var replies = Fifo<CatalogReply>()
+
+    init(stream: Int, nextNumber: UInt64, nextSnapshot: UInt64) {
         self.stream = stream
         self.nextNumber = nextNumber
+        versions = VersionTable(nextSequence: nextSnapshot)
         vdis = .allocate(capacity: capacity)
     }
 
@@ -60,63 +85,64 @@ struct Catalog: ~Copyable {
 
     func handle(of identifier: VDIIdentifier) -> UInt32? { handles[identifier.rawValue] }
 
-    var openCount: Int { handles.count }
+    /// VDIs, those being deleted included.
+    var vdiCount: Int { handles.count }
 
-    /// Whether a change or a deletion is under way.
-    var hasWork: Bool { active != nil || !waiting.isEmpty || purging != nil || nextDeleting != nil }
+    /// Whether a change is under way.
+    var hasChanges: Bool {
+        !waiting.isEmpty || shrinking != nil || !logged.isEmpty || !syncing.isEmpty
+    }
+}
 
-    var nextDeleting: UInt32? { firstDeleting { _ in true } }
-
-    /// A deleted VDI that no request can write to any more.
-    var nextPurgeable: UInt32? { firstDeleting { $0.requestsInFlight == 0 } }
-
-    private func firstDeleting(_ isFit: (VDI) -> Bool) -> UInt32? {
-        for handle in 0..<count
-        where vdis[handle].isOpen && vdis[handle].isDeleting && isFit(vdis[handle]) {
-            return UInt32(handle)
+extension Catalog {
+    /// Adds a VDI, from the checkpoint or from a record of the log; its parent must be there. False:
+    /// it is not, or the VDI is there already.
+    mutating func insert(_ record: VDIRecord, page: UInt32?) -> Int? {
+        guard handles[record.identifier.rawValue] == nil else { return nil }
+        var parent: Int32 = -1
+        if record.parent.rawValue != 0 {
+            guard let row = versions.row(of: record.parent) else { return nil }
+            parent = Int32(row)
         }
-        return nil
-    }
-
-    func record(_ handle: Int) -> VDIRecord {
-        let vdi = vdis[handle]
-        return VDIRecord(
-            identifier: vdi.identifier, name: names[handle],
-            sizeBytes: vdi.sizeBlocks * UInt64(blockBytes),
-            createdAtNanoseconds: createdAt[handle], epoch: vdi.epoch,
-            snapshotEpoch: vdi.snapshotEpoch, isDeleting: vdi.isDeleting, levels: vdi.levels,
-            root: vdi.root, allocatedBlocks: vdi.allocatedBlocks)
-    }
-
-    func summary(_ handle: Int) -> VDISummary {
-        let vdi = vdis[handle]
-        return VDISummary(
-            identifier: vdi.identifier, name: names[handle],
-            sizeBytes: vdi.sizeBlocks * UInt64(blockBytes),
-            allocatedBytes: vdi.allocatedBlocks * UInt64(blockBytes),
-            createdAtNanoseconds: createdAt[handle], isDeleting: vdi.isDeleting)
-    }
-
-    /// Adds a VDI, from the checkpoint or from a record of the log.
-    mutating func insert(_ record: VDIRecord) {
-        if count == capacity { grow() }
-        var vdi = VDI()
-        vdi.identifier = record.identifier
-        vdi.sizeBlocks = record.sizeBytes / UInt64(blockBytes)
-        vdi.root = record.root
-        vdi.levels = record.levels
-        vdi.epoch = record.epoch
-        vdi.snapshotEpoch = record.snapshotEpoch
-        vdi.allocatedBlocks = record.allocatedBlocks
-        vdi.isOpen = true
-        vdi.isDeleting = record.isDeleting
-        (vdis + count).initialize(to: vdi)
-        names.append(record.name)
-        createdAt.append(record.createdAtNanoseconds)
-        handles[record.identifier.rawValue] = UInt32(count)
-        count += 1
+        let handle = takeHandle()
+        vdis[handle].identifier = record.identifier
+        vdis[handle].kind = .head
+        vdis[handle].sizeBlocks = record.sizeBytes / UInt64(blockBytes)
+        vdis[handle].root = record.root
+        vdis[handle].levels = record.levels
+        vdis[handle].epoch = record.epoch
+        vdis[handle].allocatedBlocks = record.allocatedBlocks
+        vdis[handle].isDeleting = record.isDeleting
+        vdis[handle].isTemplate = record.attributes.isTemplate
+        names[handle] = record.name
+        policies[handle] = record.attributes.policy
+        createdAt[handle] = record.createdAtNanoseconds
+        handles[record.identifier.rawValue] = UInt32(handle)
+        let bytes = record.encodedBytes
+        vdis[handle].recordBytes = UInt16(bytes)
+        if let page {
+            vdis[handle].page = page
+            pages.loadMember(.vdi(handle), bytes: bytes, on: page)
+        } else {
+            vdis[handle].page = pages.place(.vdi(handle), bytes: bytes)
+            vdis[handle].isRecordDirty = true
+        }
+        addChild(.head(handle), to: parent)
+        if vdis[handle].countedBelow > 0 { vdis[handle].lostBlocks = record.lostBlocks }
         let number = record.identifier.rawValue & 0xFFFF_FFFF_FFFF
         nextNumber = max(nextNumber, number + 1)
+        return handle
+    }
+
+    /// A closed entry of `vdis`.
+    private mutating func takeHandle() -> Int {
+        if count == capacity { grow() }
+        (vdis + count).initialize(to: VDI())
+        names.append("")
+        policies.append("")
+        createdAt.append(0)
+        count += 1
+        return count - 1
     }
 
     private mutating func grow() {
@@ -127,55 +153,150 @@ struct Catalog: ~Copyable {
         capacity *= 2
     }
 
-    /// Carries out a record of the log. False when it names a VDI that is not there, or one that
-    /// is there already: the log is not this catalogue's.
-    mutating func apply(_ record: CatalogRecord) -> Bool {
-        switch record {
-        case .create(let record):
-            guard handles[record.identifier.rawValue] == nil else { return false }
-            insert(record)
-        case .resize(let identifier, let sizeBytes):
-            guard let handle = handle(of: identifier) else { return false }
-            vdis[Int(handle)].sizeBlocks = sizeBytes / UInt64(blockBytes)
-        case .rename(let identifier, let name):
-            guard let handle = handle(of: identifier) else { return false }
-            names[Int(handle)] = name
-        case .delete(let identifier):
-            guard let handle = handle(of: identifier) else { return false }
-            vdis[Int(handle)].isDeleting = true
-        case .purge(let identifier):
-            guard let handle = handle(of: identifier) else { return false }
-            vdis[Int(handle)].isOpen = false
-            names[Int(handle)] = ""
-            handles[identifier.rawValue] = nil
-        }
-        return true
+    /// Forgets a VDI of which nothing is left.
+    mutating func close(_ handle: Int) {
+        precondition(
+            vdis[handle].isDeleting && vdis[handle].firstSnapshot < 0,
+            "Catalog: closing a VDI that is in use")
+        pages.remove(
+            .vdi(handle), bytes: Int(vdis[handle].recordBytes), from: vdis[handle].page)
+        handles[vdis[handle].identifier.rawValue] = nil
+        names[handle] = ""
+        policies[handle] = ""
+        vdis[handle] = VDI()
     }
 
-    /// One of the engine's own requests is over.
-    mutating func finishInternal(tag: UInt32, status: BlockStatus) {
-        if tag == InternalTag.purge {
-            if status == .ok { purgeIsDone = true } else { purging = nil }
-        } else if var change = active, change.phase == .discarding {
-            change.phase = .staging
-            active = change
-            if status != .ok { finishActive(.failure(status == .noSpace ? .noSpace : .ioError)) }
-        }
+    /// A handle to read a version by.
+    mutating func openHandle(row: Int) -> Int {
+        let handle = freeHandles.popLast().map(Int.init) ?? takeHandle()
+        let version = versions[row]
+        vdis[handle] = VDI()
+        vdis[handle].kind = .snapshot
+        vdis[handle].version = Int32(row)
+        vdis[handle].sizeBlocks = version.sizeBlocks
+        vdis[handle].root = version.root
+        vdis[handle].levels = Int(version.levels)
+        vdis[handle].epoch = version.epoch
+        vdis[handle].allocatedBlocks = version.allocatedBlocks
+        return handle
     }
 
-    /// Answers the active change and makes room for the next.
-    mutating func finishActive(_ result: Result<VDIIdentifier, CatalogError>) {
-        if case .resize(let identifier, _) = active?.record, let handle = handle(of: identifier) {
-            vdis[Int(handle)].endWhileShrinking = .max
-        }
-        if let ticket = active?.ticket {
-            replies.append(CatalogReply(ticket: ticket, result: result))
-        }
-        active = nil
+    mutating func closeHandle(_ handle: Int) {
+        vdis[handle] = VDI()
+        freeHandles.append(UInt32(handle))
+    }
+}
+
+extension Catalog {
+    func record(_ handle: Int) -> VDIRecord {
+        let vdi = vdis[handle]
+        var record = VDIRecord(
+            identifier: vdi.identifier, name: names[handle],
+            sizeBytes: vdi.sizeBlocks * UInt64(blockBytes),
+            createdAtNanoseconds: createdAt[handle])
+        if vdi.version >= 0 { record.parent = versions[Int(vdi.version)].identifier }
+        record.epoch = vdi.epoch
+        record.isDeleting = vdi.isDeleting
+        record.levels = vdi.levels
+        record.root = vdi.root
+        record.allocatedBlocks = vdi.allocatedBlocks
+        record.lostBlocks = vdi.lostBlocks
+        record.attributes = VDIAttributes(
+            isTemplate: vdi.isTemplate, policy: policies[handle])
+        return record
     }
 
-    enum InternalTag {
-        static let purge: UInt32 = 1
-        static let shrink: UInt32 = 2
+    func record(row: Int) -> VersionRecord {
+        let version = versions[row]
+        let parent =
+            version.parent >= 0
+            ? versions[Int(version.parent)].identifier : SnapshotIdentifier(0)
+        return VersionRecord(
+            version: version, parent: parent, details: versions.encodedDetails(row))
+    }
+
+    /// The record of the VDI is no longer the one in the store.
+    @inline(__always)
+    mutating func touch(_ handle: Int) {
+        if !vdis[handle].isRecordDirty { markRecordDirty(handle) }
+    }
+
+    @inline(never)
+    private mutating func markRecordDirty(_ handle: Int) {
+        vdis[handle].isRecordDirty = true
+        pages.touch(vdis[handle].page)
+    }
+
+    mutating func touch(row: Int) {
+        guard !versions[row].isRecordDirty else { return }
+        versions[row].isRecordDirty = true
+        pages.touch(versions[row].page)
+    }
+
+    /// After a change of its name or policy.
+    mutating func resizeRecord(_ handle: Int) {
+        let bytes = record(handle).encodedBytes
+        vdis[handle].page = pages.resize(
+            .vdi(handle), from: Int(vdis[handle].recordBytes), to: bytes, on: vdis[handle].page)
+        vdis[handle].recordBytes = UInt16(bytes)
+        vdis[handle].isRecordDirty = true
+    }
+
+    mutating func setDetails(row: Int, _ details: [UInt8]) {
+        versions.setDetails(row, details)
+        let bytes = VersionRecord.fixedBytes + details.count
+        versions[row].page = pages.resize(
+            .version(row), from: Int(versions[row].recordBytes), to: bytes,
+            on: versions[row].page)
+        versions[row].recordBytes = UInt16(bytes)
+        versions[row].isRecordDirty = true
+    }
+}
+
+extension Catalog {
+    func summary(_ handle: Int) -> VDISummary {
+        let vdi = vdis[handle]
+        return VDISummary(
+            identifier: vdi.identifier, name: names[handle],
+            sizeBytes: vdi.sizeBlocks * UInt64(blockBytes),
+            allocatedBytes: vdi.allocatedBlocks * UInt64(blockBytes),
+            createdAtNanoseconds: createdAt[handle], isDeleting: vdi.isDeleting,
+            attributes: VDIAttributes(isTemplate: vdi.isTemplate, policy: policies[handle]),
+            parent: visibleAncestor(vdi.version), snapshotCount: Int(vdi.snapshotCount))
+    }
+
+    /// Whether the version is there for people: not deleted, nor its VDI.
+    func isVisible(_ row: Int) -> Bool {
+        guard versions[row].state == .visible || versions[row].state == .pending,
+            let handle = handle(of: versions[row].vdi)
+        else { return false }
+        return !vdis[Int(handle)].isDeleting
+    }
+
+    func summary(row: Int) -> SnapshotSummary {
+        let version = versions[row]
+        var exclusive: UInt64? =
+            version.isCounted ? version.exclusiveBlocks * UInt64(blockBytes) : nil
+        if version.childCount == 1, let head = version.firstChild.handle {
+            exclusive = exclusive.map { $0 + vdis[head].lostBlocks * UInt64(blockBytes) }
+        }
+        return SnapshotSummary(
+            identifier: version.identifier, vdi: version.vdi,
+            parent: visibleAncestor(version.parent),
+            createdAtNanoseconds: version.createdAtNanoseconds,
+            sizeBytes: version.sizeBlocks * UInt64(blockBytes),
+            allocatedBytes: version.allocatedBlocks * UInt64(blockBytes),
+            exclusiveBytes: exclusive, childCount: Int(version.childCount),
+            details: versions.decodedDetails(row), pendingGroup: version.group,
+            isOpen: version.openCount > 0)
+    }
+
+    private func visibleAncestor(_ row: Int32) -> SnapshotIdentifier? {
+        var row = row
+        while row >= 0 {
+            if isVisible(Int(row)) { return versions[Int(row)].identifier }
+            row = versions[Int(row)].parent
+        }
+        return nil
     }
 }

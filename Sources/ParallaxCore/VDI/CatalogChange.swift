@@ -1,23 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-/// What the control plane may change in a stream's catalogue. Names are unique per daemon, which
-/// its control plane sees to; the engine checks the rest.
+/// What the control plane may change in a stream's catalogue. Names are unique per daemon (VDIs)
+/// and per VDI (snapshots), which the control plane sees to; the engine checks the rest.
 package enum CatalogChange: Equatable, Sendable {
     case create(name: String, sizeBytes: UInt64, createdAtNanoseconds: UInt64)
+    /// A new VDI that begins as the snapshot is. `sizeBytes` is at least the snapshot's.
+    case clone(
+        of: SnapshotIdentifier, name: String, sizeBytes: UInt64, createdAtNanoseconds: UInt64)
     /// Growing is always possible; shrinking discards what lies behind the new end.
     case resize(VDIIdentifier, sizeBytes: UInt64)
     case rename(VDIIdentifier, name: String)
-    /// The VDI is gone at once; its space comes back in the background.
+    /// The VDI and all its snapshots are gone at once; what clones share stays, the rest comes
+    /// back in the background. Refused while one of the snapshots is held or open.
     case delete(VDIIdentifier)
+    case setAttributes(VDIIdentifier, VDIAttributes)
+    /// `group` is 0 for a snapshot that stands alone. A member of a group stays hidden until
+    /// `finishGroup`; and from its cut on the stream answers nothing before `releaseGroup` is
+    /// called, so that no write can depend on one that another member's cut has missed.
+    case snapshot(
+        VDIIdentifier, SnapshotDetails, createdAtNanoseconds: UInt64, group: UInt64)
+    case setDetails(SnapshotIdentifier, SnapshotDetails)
+    /// Refused while it is held or open.
+    case deleteSnapshot(SnapshotIdentifier)
+    /// The head begins again as the snapshot is, with its size. With `keeping`, what the head was
+    /// becomes a snapshot. Refused while requests to the head are under way.
+    case rollback(
+        VDIIdentifier, to: SnapshotIdentifier, keeping: SnapshotDetails?,
+        createdAtNanoseconds: UInt64)
+    /// Makes this stream's members of the group visible, or takes them back.
+    case finishGroup(UInt64, commit: Bool)
+}
+
+/// What the store keeps for a VDI beside its blocks.
+package struct VDIAttributes: Equatable, Sendable {
+    /// The head refuses writes.
+    package var isTemplate: Bool
+    /// The retention policy as text; empty for none. At most `Limits.policyBytes`.
+    package var policy: String
+
+    package init(isTemplate: Bool = false, policy: String = "") {
+        self.isTemplate = isTemplate
+        self.policy = policy
+    }
 }
 
 /// Why a change was not made. Nothing was changed.
 package enum CatalogError: Error, Equatable, Sendable {
     case noSuchVDI
+    case noSuchSnapshot
     case invalidSize
     case invalidName
+    /// Details or attributes that the format has no room for.
+    case invalidDetails
     case tooManyVDIs
+    case tooManySnapshots
+    /// The lineage has used up its 2^32 epochs.
+    case tooManyEpochs
+    case held
+    /// The snapshot is open, or the head has requests under way.
+    case inUse
+    case noSuchGroup
     case noSpace
     /// The log cannot be written any more.
     case ioError
@@ -26,7 +69,16 @@ package enum CatalogError: Error, Equatable, Sendable {
 /// The answer to one change, given when it is durable.
 package struct CatalogReply: Sendable {
     package var ticket: UInt64
-    package var result: Result<VDIIdentifier, CatalogError>
+    package var result: Result<CatalogOutcome, CatalogError>
+}
+
+/// What a change has made or changed.
+package enum CatalogOutcome: Equatable, Sendable {
+    case vdi(VDIIdentifier)
+    case snapshot(SnapshotIdentifier)
+    /// A rollback, and the snapshot of what the head was before.
+    case rollback(VDIIdentifier, kept: SnapshotIdentifier?)
+    case group(UInt64)
 }
 
 /// One VDI as lists show it.
@@ -37,4 +89,37 @@ package struct VDISummary: Equatable, Sendable {
     package var allocatedBytes: UInt64
     package var createdAtNanoseconds: UInt64
     package var isDeleting: Bool
+    package var attributes = VDIAttributes()
+    /// The snapshot that the head continues: its own newest, or the one that it was cloned from
+    /// or rolled back to. nil: none, or one that has been deleted.
+    package var parent: SnapshotIdentifier?
+    package var snapshotCount = 0
+}
+
+/// One snapshot as lists show it.
+package struct SnapshotSummary: Equatable, Sendable {
+    package var identifier: SnapshotIdentifier
+    package var vdi: VDIIdentifier
+    /// The nearest ancestor that is not deleted.
+    package var parent: SnapshotIdentifier?
+    package var createdAtNanoseconds: UInt64
+    package var sizeBytes: UInt64
+    /// Bytes of data that it refers to.
+    package var allocatedBytes: UInt64
+    /// Bytes of data that deleting it, and nothing else, would free; nil while they are counted.
+    package var exclusiveBytes: UInt64?
+    /// Versions that continue it directly: snapshots, heads, and so clones.
+    package var childCount: Int
+    package var details: SnapshotDetails
+    /// Not 0: a member of a group that is not finished. Hidden from lists.
+    package var pendingGroup: UInt64
+    /// Whether it is open for reading (attached).
+    package var isOpen: Bool
+}
+
+/// Which snapshots to list: the rows of one stream from `cursor` on, in the order of the table.
+package struct SnapshotPage: Sendable {
+    package var snapshots: [SnapshotSummary]
+    /// To be passed as the next `cursor`; nil: that was all.
+    package var next: Int?
 }

@@ -23,6 +23,20 @@ package struct CanaryStore: StoreUnderTest {
         case loses
         /// A log write counts as done before the device has carried it out.
         case acknowledgesEarly
+        /// Who opens a snapshot reads the head: later writes show.
+        case sharesSnapshots
+        /// Now and then a write goes to a clone instead of to the VDI that was cloned.
+        case confusesBranches
+        /// The head stays as it was.
+        case forgetsRollbacks
+        /// Each member of a group is cut in its own time, and writes go on meanwhile.
+        case cutsApart
+        /// With a snapshot, a block goes that the head still refers to.
+        case freesShared
+        /// The blocks of a deleted snapshot are counted on.
+        case miscounts
+        /// A deletion is answered and not carried out.
+        case keepsDeleted
     }
 
     private let store: ShippingStore
@@ -47,106 +61,4 @@ package struct CanaryStore: StoreUnderTest {
         }
         return canaries
     }
-}
-
-/// One engine of a `CanaryStore`: passes everything through, except where its fault is.
-private final class CanaryEngine: EngineUnderTest {
-    private let engine: any EngineUnderTest
-    private let fault: CanaryStore.Fault
-    private var count = 0
-    private var ownReplies: [BlockReply] = []
-    private var reads: [UInt32: BlockRequest] = [:]
-    /// Writes that the engine has been told are done.
-    private var anticipated: Set<UInt64> = []
-    private var skippedSyncs: [UInt64] = []
-
-    init(_ engine: any EngineUnderTest, fault: CanaryStore.Fault) {
-        self.engine = engine
-        self.fault = fault
-    }
-
-    private func isTime(everyNth: Int) -> Bool {
-        count += 1
-        return count % everyNth == 0
-    }
-
-    func submit(_ request: BlockRequest) {
-        var request = request
-        let isForgotten =
-            switch (fault, request.operation) {
-            case (.forgetsDiscards, .discard), (.forgetsDiscards, .writeZeroes): isTime(everyNth: 3)
-            case (.forgetsWrites, .write): isTime(everyNth: 20)
-            default: false
-            }
-        if isForgotten {
-            ownReplies.append(
-                BlockReply(session: request.session, tag: request.tag, status: .ok))
-            return
-        }
-        if fault == .ignoresForceUnitAccess { request.forceUnitAccess = false }
-        if request.operation == .read { reads[request.tag] = request }
-        engine.submit(request)
-    }
-
-    func nextReply() -> BlockReply? {
-        if !ownReplies.isEmpty { return ownReplies.removeFirst() }
-        guard let reply = engine.nextReply() else { return nil }
-        if fault == .loses, isTime(everyNth: 50) { return nextReply() }
-        if let request = reads.removeValue(forKey: reply.tag), reply.status == .ok {
-            spoil(request)
-        }
-        return reply
-    }
-
-    private func spoil(_ request: BlockRequest) {
-        guard let segment = request.segments?.pointee, segment.count > 0 else { return }
-        switch fault {
-        case .misreads where isTime(everyNth: 20):
-            let byte = segment.base.load(as: UInt8.self)
-            segment.base.storeBytes(of: byte ^ 4, as: UInt8.self)
-        case .overruns where isTime(everyNth: 20):
-            segment.base.storeBytes(of: 0, toByteOffset: segment.count, as: UInt8.self)
-        default: break
-        }
-    }
-
-    func nextCommand() -> StoreCommand? {
-        guard let command = engine.nextCommand() else { return nil }
-        if fault == .skipsSyncs, command.operation == .sync {
-            skippedSyncs.append(command.tag)
-            return nextCommand()
-        }
-        if fault == .acknowledgesEarly, command.operation == .write {
-            anticipated.insert(command.tag)
-            engine.complete(StoreCompletion(tag: command.tag, result: command.byteCount))
-        }
-        return command
-    }
-
-    func complete(_ completion: StoreCompletion) {
-        if anticipated.remove(completion.tag) == nil { engine.complete(completion) }
-    }
-
-    var freeRequestSlots: Int { engine.freeRequestSlots }
-    func turn(nowNanoseconds: UInt64) {
-        let skipped = skippedSyncs
-        skippedSyncs = []
-        for tag in skipped { engine.complete(StoreCompletion(tag: tag, result: 0)) }
-        engine.turn(nowNanoseconds: nowNanoseconds)
-    }
-    var wantedExtents: Int { engine.wantedExtents }
-    func noteExtentRequested() { engine.noteExtentRequested() }
-    func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot: slot) }
-    func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot() }
-    func ownedSlots() -> [UInt32] { engine.ownedSlots() }
-    func submit(change: DiskChange, ticket: UInt64) {
-        engine.submit(change: change, ticket: ticket)
-    }
-    func nextChangeReply() -> DiskChangeReply? { engine.nextChangeReply() }
-    func handle(of identifier: UInt64) -> UInt32? { engine.handle(of: identifier) }
-    func disks() -> [DiskSummary] { engine.disks() }
-    func requestCheckpoint() { engine.requestCheckpoint() }
-    var isIdle: Bool { engine.isIdle }
-    var failureMessage: String? { engine.failureMessage }
-    var diagnosis: String { engine.diagnosis }
 }

@@ -110,6 +110,11 @@ extension SimulatedDevice {
         }
     }
 
+    /// The same into memory of the caller's.
+    package func peek(at offset: UInt64, into target: UnsafeMutableRawBufferPointer) {
+        visible.read(at: offset, into: target)
+    }
+
     /// Numbers of all 4 KiB pages that were ever written, in the order of their first write.
     package var touchedPages: [UInt64] { visible.pageNumbers }
 }

@@ -19,10 +19,21 @@ package protocol EngineUnderTest: AnyObject {
     func takeReleasedSlot() -> UInt32?
     func ownedSlots() -> [UInt32]
 
-    func submit(change: DiskChange, ticket: UInt64)
-    func nextChangeReply() -> DiskChangeReply?
+    func submit(change: CatalogChange, ticket: UInt64)
+    func nextChangeReply() -> ChangeReply?
     func handle(of identifier: UInt64) -> UInt32?
-    func disks() -> [DiskSummary]
+    func disks() -> [VDISummary]
+
+    func snapshots(from cursor: Int, limit: Int) -> SnapshotPage
+    func summary(of snapshot: UInt64) -> SnapshotSummary?
+    func openSnapshot(_ identifier: UInt64) -> UInt32?
+    func closeSnapshot(_ handle: UInt32)
+    func submit(diff: DiffQuery, ticket: UInt64)
+    func nextDiffReply() -> DiffReply?
+    func nextCut() -> UInt64?
+    func releaseGroup(_ group: UInt64)
+    /// Walks all trees; nodes that are not in memory are read by `load`.
+    func census(load: @escaping NodeLoader) -> StreamCensus?
 
     func requestCheckpoint()
     var isIdle: Bool { get }
@@ -31,52 +42,24 @@ package protocol EngineUnderTest: AnyObject {
     var diagnosis: String { get }
 }
 
-/// A change of the catalog, as the simulator asks for it.
-package enum DiskChange: Equatable {
-    case create(name: String, sizeBytes: UInt64, createdAtNanoseconds: UInt64)
-    case resize(UInt64, sizeBytes: UInt64)
-    case rename(UInt64, name: String)
-    case delete(UInt64)
-}
+/// The answer to a change; canaries make their own.
+package typealias ChangeReply = (
+    ticket: UInt64, result: Result<CatalogOutcome, CatalogError>
+)
 
-/// The answer to a `DiskChange`.
-package struct DiskChangeReply {
-    package enum Outcome: Equatable {
-        case done(UInt64)
-        /// The request was wrong or came at the wrong time; nothing has changed.
-        case refused(String)
-        case noSpace
-        /// The device failed: nobody knows before the next recovery.
-        case failed(String)
-    }
+/// Copies the block at an offset of the device to where it is wanted.
+package typealias NodeLoader = (_ deviceOffset: UInt64, _ target: UnsafeMutableRawPointer) -> Void
 
-    package var ticket: UInt64
-    package var outcome: Outcome
+/// What a walk through all trees of a stream has found, beside what the engine had counted.
+package struct StreamCensus {
+    /// Distinct live blocks (data, nodes, tables) by extent number: found, and counted.
+    package var live: [UInt64: Int] = [:]
+    package var counted: [UInt64: Int] = [:]
+    /// By snapshot: blocks of data that nobody else refers to.
+    package var exclusive: [UInt64: UInt64] = [:]
+    package var problems: [String] = []
 
-    package init(ticket: UInt64, outcome: Outcome) {
-        self.ticket = ticket
-        self.outcome = outcome
-    }
-}
-
-/// One VDI as the engine lists it.
-package struct DiskSummary: Equatable {
-    package var identifier: UInt64
-    package var name: String
-    package var sizeBytes: UInt64
-    package var allocatedBlocks: UInt64
-    package var isDeleting: Bool
-
-    package init(
-        identifier: UInt64, name: String, sizeBytes: UInt64, allocatedBlocks: UInt64,
-        isDeleting: Bool
-    ) {
-        self.identifier = identifier
-        self.name = name
-        self.sizeBytes = sizeBytes
-        self.allocatedBlocks = allocatedBlocks
-        self.isDeleting = isDeleting
-    }
+    package init() {}
 }
 
 /// How a store and its engines are to be set up.

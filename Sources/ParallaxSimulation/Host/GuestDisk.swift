@@ -14,6 +14,15 @@ package final class GuestDisk {
     package var isDeletionPending = false
     package var requestsInFlight = 0
     package var changesInFlight = 0
+    /// Snapshots of it that are asked for and not answered, or members of unfinished groups.
+    package var snapshotsInFlight = 0
+    /// The head is being replaced: a guest would not be attached.
+    package var isRollingBack = false
+    package var attributes: [VDIAttributes] = [VDIAttributes()]
+    /// The snapshot that the head continues.
+    package var parent: UInt64?
+    /// That one is deleted, and `parent` is the nearest of its ancestors.
+    package var hasLostParent = false
     /// Where this guest likes to write: first sector and length of a hot spot.
     package var hotSpot: Range<UInt64>
 
@@ -27,6 +36,9 @@ package final class GuestDisk {
         self.hotSpot = hotSpot
     }
 
+    package var mustBeTemplate: Bool { attributes.allSatisfy { $0.isTemplate } }
+    package var mayBeTemplate: Bool { attributes.contains { $0.isTemplate } }
+
     /// Sectors that are there whatever becomes of a resize in flight.
     package var sectorCount: UInt64 { (sizes.min() ?? 0) / UInt64(sectorBytes) }
 }
@@ -35,6 +47,9 @@ package final class GuestDisk {
 package struct RequestInFlight {
     package enum Expectation {
         case read(submittedAt: Int, isScribbled: Bool)
+        /// A read of a snapshot, or a question of what is allocated in it.
+        case snapshotRead(ModelSnapshot)
+        case snapshotAllocation(ModelSnapshot)
         /// `covered`: what was acknowledged when a write with FUA was submitted.
         case mutation(Stamp, covered: Int?)
         case flush(covers: Int)
@@ -52,22 +67,20 @@ package struct RequestInFlight {
     package var wasFullBefore = false
     package var errorsBefore: Int
     package var isVerification: Bool
+    /// The disk was a template, for sure, when the request was submitted.
+    package var wasTemplate = false
 }
 
 /// One stream: its engine, what the oracle knows, and what the administrator has asked for.
 package final class SimulatedStream {
     package let index: Int
     package var engine: (any EngineUnderTest)?
-    package let oracle = StreamOracle()
+    package let oracle: StreamOracle
     package var requests: [UInt32: RequestInFlight] = [:]
-    package var changes: [UInt64: DiskChange] = [:]
-    /// The number of mutations acknowledged when each change was asked for.
-    package var changeCovers: [UInt64: Int] = [:]
-    /// What each shrinking zeroes.
-    package var shrinkStamps: [UInt64: Stamp] = [:]
-    /// Creations that a crash has cut off.
-    package var interruptedCreations: [DiskChange] = []
-    package var interruptedDeletions: Set<UInt64> = []
+    package var changes: [UInt64: ChangeInFlight] = [:]
+    /// Changes that a crash, or an error of the device, has cut off, in the order of submission.
+    package var interrupted: [ChangeInFlight] = []
+    package var diffs: [UInt64: DiffInFlight] = [:]
     /// Extents on their way to the engine: an allocator in another thread takes its time.
     package var extentsOnTheWay: [UInt32?] = []
     package var nilSupplies = 0
@@ -75,5 +88,8 @@ package final class SimulatedStream {
     /// Errors that the device had reported when the engine was opened.
     package var errorsAtOpen = 0
 
-    package init(index: Int) { self.index = index }
+    package init(index: Int, time: ModelClock) {
+        self.index = index
+        oracle = StreamOracle(time: time)
+    }
 }

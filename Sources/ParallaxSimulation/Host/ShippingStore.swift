@@ -87,34 +87,19 @@ package final class ShippingEngine: EngineUnderTest {
     package func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot()?.rawValue }
     package func ownedSlots() -> [UInt32] { engine.ownedSlots().map(\.rawValue) }
 
-    package func submit(change: DiskChange, ticket: UInt64) {
-        engine.submit(change: change.catalogChange, ticket: ticket)
+    package func submit(change: CatalogChange, ticket: UInt64) {
+        engine.submit(change: change, ticket: ticket)
     }
 
-    package func nextChangeReply() -> DiskChangeReply? {
-        engine.nextChangeReply().map { reply in
-            let outcome: DiskChangeReply.Outcome =
-                switch reply.result {
-                case .success(let identifier): .done(identifier.rawValue)
-                case .failure(.noSpace): .noSpace
-                case .failure(.ioError): .failed("ioError")
-                case .failure(let error): .refused("\(error)")
-                }
-            return DiskChangeReply(ticket: reply.ticket, outcome: outcome)
-        }
+    package func nextChangeReply() -> ChangeReply? {
+        engine.nextChangeReply().map { ($0.ticket, $0.result) }
     }
 
     package func handle(of identifier: UInt64) -> UInt32? {
         engine.handle(of: VDIIdentifier(identifier))
     }
 
-    package func disks() -> [DiskSummary] {
-        engine.vdis().map {
-            DiskSummary(
-                identifier: $0.identifier.rawValue, name: $0.name, sizeBytes: $0.sizeBytes,
-                allocatedBlocks: $0.allocatedBytes / UInt64(blockBytes), isDeleting: $0.isDeleting)
-        }
-    }
+    package func disks() -> [VDISummary] { engine.vdis() }
 
     package func requestCheckpoint() { engine.requestCheckpoint() }
     package var isIdle: Bool { engine.isIdle }
@@ -122,15 +107,43 @@ package final class ShippingEngine: EngineUnderTest {
     package var diagnosis: String { engine.diagnosis }
 }
 
-extension DiskChange {
-    fileprivate var catalogChange: CatalogChange {
-        switch self {
-        case .create(let name, let sizeBytes, let createdAt):
-            .create(name: name, sizeBytes: sizeBytes, createdAtNanoseconds: createdAt)
-        case .resize(let identifier, let sizeBytes):
-            .resize(VDIIdentifier(identifier), sizeBytes: sizeBytes)
-        case .rename(let identifier, let name): .rename(VDIIdentifier(identifier), name: name)
-        case .delete(let identifier): .delete(VDIIdentifier(identifier))
+/// Versions.
+extension ShippingEngine {
+    package func snapshots(from cursor: Int, limit: Int) -> SnapshotPage {
+        engine.snapshots(from: cursor, limit: limit)
+    }
+
+    package func summary(of snapshot: UInt64) -> SnapshotSummary? {
+        engine.summary(of: SnapshotIdentifier(snapshot))
+    }
+
+    package func openSnapshot(_ identifier: UInt64) -> UInt32? {
+        engine.openSnapshot(SnapshotIdentifier(identifier))
+    }
+
+    package func closeSnapshot(_ handle: UInt32) { engine.closeSnapshot(handle) }
+
+    package func submit(diff: DiffQuery, ticket: UInt64) {
+        engine.submit(diff: diff, ticket: ticket)
+    }
+
+    package func nextDiffReply() -> DiffReply? { engine.nextDiffReply() }
+    package func nextCut() -> UInt64? { engine.nextCut() }
+    package func releaseGroup(_ group: UInt64) { engine.releaseGroup(group) }
+
+    package func census(load: @escaping NodeLoader) -> StreamCensus? {
+        let found = engine.census(load: load)
+        var census = StreamCensus()
+        census.live = found.liveBlocks
+        census.counted = found.countedBlocks
+        for (snapshot, blocks) in found.exclusiveBlocks {
+            census.exclusive[snapshot.rawValue] = blocks
         }
+        census.problems = found.problems
+        if found.problems.isEmpty && found.liveNodes != found.countedNodes {
+            census.problems.append(
+                "\(found.liveNodes) nodes are live and \(found.countedNodes) are counted")
+        }
+        return census
     }
 }

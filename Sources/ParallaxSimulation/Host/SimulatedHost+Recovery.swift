@@ -19,17 +19,22 @@ extension SimulatedHost {
             stream.oracle.crash()
             stream.requests = [:]
             for ticket in stream.changes.keys.sorted() {
-                guard let change = stream.changes[ticket] else { continue }
-                if case .create = change { stream.interruptedCreations.append(change) }
+                guard let entry = stream.changes[ticket], entry.refusal == nil else { continue }
+                stream.interrupted.append(entry)
             }
             stream.changes = [:]
-            stream.changeCovers = [:]
-            stream.shrinkStamps = [:]
+            stream.diffs = [:]
             stream.extentsOnTheWay = []
             stream.nilSupplies = 0
             stream.lastSupplyWasNil = false
         }
         for disk in disks.values { disk.requestsInFlight = 0 }
+        for snapshot in snapshots.values {
+            snapshot.requestsInFlight = 0
+            snapshot.openings = 0
+            snapshot.handle = nil
+        }
+        groups = [:]
         pendingMode = pendingMode == .powerLoss ? .powerLoss : mode
     }
 
@@ -69,17 +74,40 @@ extension SimulatedHost {
         device.faults = .none
         try checkDevice()
         try claimSlots()
+        let cutOff = streams.filter { !$0.interrupted.isEmpty }
         try checkCatalog()
+        for stream in streams { try checkSnapshotsFound(stream) }
+        try verifySnapshots(budget: 1024)
         let mode = pendingMode ?? .processLoss
         pendingMode = nil
         for stream in streams { try resolve(stream, mode) }
+        try finishInterruptedGroups()
+        for stream in cutOff { try makeDurable(stream) }
         if mode == .processLoss {
             hasStaleDrops = hasStaleDrops || device.statistics.dropped > droppedSeen
         } else {
             hasStaleDrops = false
         }
         droppedSeen = device.statistics.dropped
+        guard !hasLostTrust else { return true }
+        try drain()
+        try checkGroups()
+        try checkLists()
+        try takeCensus()
         return true
+    }
+
+    /// What was found without ever having been answered may still be lost with the power, as far
+    /// as the log knows; the administrator has seen it, so it must not.
+    private func makeDurable(_ stream: SimulatedStream) throws(SimulationFailure) {
+        guard let engine = stream.engine, !hasLostTrust else { return }
+        let disk = sortedDisks.first { $0.stream == stream.index && !$0.isDeletionPending }
+        if let disk {
+            while try !submit(Wish(.flush), to: disk) { try step() }
+        } else {
+            engine.requestCheckpoint()
+            try run("the engine to be idle") { engine.isIdle }
+        }
     }
 
     private func open() throws(StoreFailure) {
@@ -113,9 +141,11 @@ extension SimulatedHost {
 
     private func checkCatalog() throws(SimulationFailure) {
         for stream in streams {
-            let found = (stream.engine?.disks() ?? []).sorted { $0.identifier < $1.identifier }
+            let found = (stream.engine?.disks() ?? []).sorted {
+                $0.identifier.rawValue < $1.identifier.rawValue
+            }
             for summary in found { try checkFound(summary, stream) }
-            let identifiers = Set(found.map(\.identifier))
+            let identifiers = Set(found.map(\.identifier.rawValue))
             for disk in sortedDisks
             where disk.stream == stream.index && !identifiers.contains(disk.identifier) {
                 guard disk.isDeletionPending || hasLostTrust else {
@@ -124,14 +154,13 @@ extension SimulatedHost {
                 }
                 forget(disk.identifier, stream)
             }
-            stream.interruptedCreations = []
         }
     }
 
     private func checkFound(
-        _ summary: DiskSummary, _ stream: SimulatedStream
+        _ summary: VDISummary, _ stream: SimulatedStream
     ) throws(SimulationFailure) {
-        let identifier = summary.identifier
+        let identifier = summary.identifier.rawValue
         if let disk = disks[identifier] {
             if summary.isDeleting {
                 guard disk.isDeletionPending || hasLostTrust else {
@@ -146,8 +175,13 @@ extension SimulatedHost {
                     "VDI \(hex(identifier)) came back as \(summary), not \(disk.names.sorted()) "
                         + "\(disk.sizes.sorted())")
             }
+            guard disk.attributes.contains(summary.attributes) || hasLostTrust else {
+                throw SimulationFailure("VDI \(hex(identifier)) came back with \(summary)")
+            }
             disk.names = [summary.name]
             disk.sizes = [summary.sizeBytes]
+            disk.attributes = [summary.attributes]
+            disk.snapshotsInFlight = 0
             disk.isDeletionPending = false
             disk.changesInFlight = 0
             return
@@ -156,13 +190,19 @@ extension SimulatedHost {
         if deleted.contains(identifier) {
             throw SimulationFailure("deleted VDI \(hex(identifier)) is back")
         }
-        let match = stream.interruptedCreations.firstIndex {
-            guard case .create(let name, let size, _) = $0 else { return false }
-            return name == summary.name && size == summary.sizeBytes
+        let match = stream.interrupted.firstIndex {
+            switch $0.change {
+            case .create(summary.name, summary.sizeBytes, _),
+                .clone(_, summary.name, summary.sizeBytes, _):
+                true
+            default: false
+            }
         }
         guard let match else { throw SimulationFailure("unknown VDI after recovery: \(summary)") }
-        stream.interruptedCreations.remove(at: match)
-        addDisk(identifier, stream, name: summary.name, sizeBytes: summary.sizeBytes)
+        let entry = stream.interrupted.remove(at: match)
+        try addDisk(
+            identifier, stream, name: summary.name, sizeBytes: summary.sizeBytes,
+            from: entry.source)
     }
 
     // MARK: Content
@@ -184,20 +224,18 @@ extension SimulatedHost {
     private func observe(
         _ disk: GuestDisk, _ stream: SimulatedStream
     ) throws(SimulationFailure) -> [Observation] {
-        let tracked = stream.oracle.disks[disk.identifier]?.trackedBlocks ?? []
+        try observe(stream.oracle.disks[disk.identifier]?.trackedBlocks ?? [], disk, stream)
+    }
+
+    func observe(
+        _ tracked: [UInt64], _ disk: GuestDisk, _ stream: SimulatedStream
+    ) throws(SimulationFailure) -> [Observation] {
         let end = disk.sectorCount / UInt64(sectorsPerBlock)
         // What lies behind the end reads as zeros when the VDI grows again.
         var observations = tracked.filter { $0 >= end }.map {
             Observation(vdi: disk.identifier, block: $0, value: BlockValue(repeating: 0))
         }
-        var runs: [Range<UInt64>] = []
-        for block in tracked where block < end {
-            if let last = runs.last, last.upperBound == block, last.count < 64 {
-                runs[runs.count - 1] = last.lowerBound..<(block + 1)
-            } else {
-                runs.append(block..<(block + 1))
-            }
-        }
+        let runs = Self.runs(of: tracked.filter { $0 < end })
         var failed: [Range<UInt64>] = []
         for (run, values) in try observe(runs, disk, stream) {
             if let values { observations += values } else { failed.append(run) }

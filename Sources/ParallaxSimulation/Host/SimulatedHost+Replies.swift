@@ -35,6 +35,10 @@ extension SimulatedHost {
             }
             return
         }
+        switch request.expectation {
+        case .snapshotRead, .snapshotAllocation: return try judgeSnapshot(reply, request, stream)
+        case .read, .mutation, .flush, .refusal, .allocation: break
+        }
         if request.isVerification {
             if case .read(let submittedAt, _) = request.expectation {
                 stream.oracle.endRead(submittedAt: submittedAt)
@@ -50,6 +54,11 @@ extension SimulatedHost {
             }
             if reply.status == .corrupt { statistics.corruptReads += 1 }
         case .mutation(let stamp, let covered):
+            if reply.status == .ok, let disk = disks[request.disk], disk.mustBeTemplate,
+                request.wasTemplate
+            {
+                throw SimulationFailure("write \(reply.tag) to a template was carried out")
+            }
             let outcome: StreamOracle.Outcome =
                 switch reply.status {
                 case .ok: .done
@@ -62,16 +71,19 @@ extension SimulatedHost {
         case .allocation(let submittedAt):
             defer { stream.oracle.endRead(submittedAt: submittedAt) }
             if reply.status == .ok {
-                try checkAllocation(request, stream, submittedAt: submittedAt, tag: reply.tag)
+                try checkAllocation(request, tag: reply.tag) { sectors in
+                    stream.oracle.firstData(
+                        in: sectors, vdi: request.disk, submittedAt: submittedAt)
+                }
             }
-        case .refusal: break
+        case .refusal, .snapshotRead, .snapshotAllocation: break
         }
     }
 
     /// The list must begin at the request's first sector, stay inside it, and call no sector a
     /// hole that holds data.
-    private func checkAllocation(
-        _ request: RequestInFlight, _ stream: SimulatedStream, submittedAt: Int, tag: UInt32
+    func checkAllocation(
+        _ request: RequestInFlight, tag: UInt32, firstData: (Range<UInt64>) -> UInt64?
     ) throws(SimulationFailure) {
         guard let memory = request.memory, memory.segmentCount == 1 else { return }
         var sector = request.sectors.lowerBound
@@ -88,10 +100,7 @@ extension SimulatedHost {
                     "allocation \(tag): an extent of \(extent.sectorCount) sectors at \(sector)")
             }
             let end = sector + extent.sectorCount
-            if extent.isHole,
-                let data = stream.oracle.firstData(
-                    in: sector..<end, vdi: request.disk, submittedAt: submittedAt)
-            {
+            if extent.isHole, let data = firstData(sector..<end) {
                 throw SimulationFailure("allocation \(tag): sector \(data) is called a hole")
             }
             sector = end
@@ -138,7 +147,12 @@ extension SimulatedHost {
             }
         case .shuttingDown: isLegal = disk == nil || disk?.isDeletionPending == true
         case .outOfRange: isLegal = (disk?.sizes.count ?? 2) > 1
-        case .readOnly: isLegal = false
+        case .readOnly:
+            if case .mutation = request.expectation {
+                isLegal = disk?.mayBeTemplate ?? false
+            } else {
+                isLegal = false
+            }
         case .invalid:
             if case .allocation = request.expectation { isLegal = true } else { isLegal = false }
         }

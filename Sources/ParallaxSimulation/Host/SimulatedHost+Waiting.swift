@@ -13,7 +13,7 @@ extension SimulatedHost {
     /// Steps after which even an engine that keeps the device busy is said to hang.
     private static let totalPatience = 5_000_000
 
-    private func run(
+    func run(
         _ what: String, until isDone: () -> Bool
     ) throws(SimulationFailure) {
         var idle = 0
@@ -45,13 +45,17 @@ extension SimulatedHost {
     /// Something that grows whenever the device or an engine does anything.
     private var progress: Int {
         device.statistics.reads + device.statistics.writes + device.statistics.syncs
-            - streams.reduce(0) { $0 + $1.requests.count + $1.changes.count }
+            - streams.reduce(0) { $0 + $1.requests.count + $1.changes.count + $1.diffs.count }
+            - groups.count
     }
 
     /// Runs until every request and every change is answered.
     package func drain() throws(SimulationFailure) {
         try run("all answers") {
-            streams.allSatisfy { $0.requests.isEmpty && $0.changes.isEmpty }
+            groups.isEmpty
+                && streams.allSatisfy {
+                    $0.requests.isEmpty && $0.changes.isEmpty && $0.diffs.isEmpty
+                }
         }
     }
 
@@ -74,9 +78,19 @@ extension SimulatedHost {
         return lastStatus.removeValue(forKey: tag) ?? .ioError
     }
 
-    /// Reads every block that was ever written, and checks it against the oracle.
-    package func verify() throws(SimulationFailure) {
+    /// Reads every block of every head that was ever written, and of the snapshots up to `budget`
+    /// blocks (nil: all), and checks them against the oracle; then the engine's books.
+    package func verify(budget: Int? = 4096) throws(SimulationFailure) {
         try drain()
+        try verifyHeads()
+        try verifySnapshots(budget: budget)
+        try drain()
+        try checkGroups()
+        try checkLists()
+        try takeCensus()
+    }
+
+    private func verifyHeads() throws(SimulationFailure) {
         for disk in sortedDisks where !disk.isDeletionPending {
             let stream = streams[disk.stream]
             let end = disk.sectorCount / UInt64(sectorsPerBlock)

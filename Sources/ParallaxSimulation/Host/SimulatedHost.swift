@@ -21,6 +21,15 @@ package final class SimulatedHost {
     package var trace: Trace
     package var disks: [UInt64: GuestDisk] = [:]
     package var deleted: Set<UInt64> = []
+    package var snapshots: [UInt64: GuestSnapshot] = [:]
+    /// Deleted snapshots, with their parents.
+    var buried: [UInt64: UInt64?] = [:]
+    /// There may be versions that only the engine knows.
+    var hasHiddenVersions = false
+    /// Groups that are under way, by number.
+    var groups: [UInt64: GroupInFlight] = [:]
+    /// Members of groups that were finished, whose cuts have not been compared.
+    var uncheckedGroups: [[UInt64]] = []
     package var now: UInt64 = 1_000_000_000
     package let queueDepth: Int
     /// Something was damaged on purpose: reads may say so.
@@ -52,6 +61,10 @@ package final class SimulatedHost {
         package var corruptReads = 0
         package var verifiedBlocks = 0
         package var turns = 0
+        package var snapshots = 0
+        package var groups = 0
+        package var diffs = 0
+        package var censuses = 0
     }
 
     package init(
@@ -62,7 +75,8 @@ package final class SimulatedHost {
         self.device = device
         self.queueDepth = queueDepth
         self.random = random
-        streams = (0..<streamCount).map { SimulatedStream(index: $0) }
+        let time = ModelClock()
+        streams = (0..<streamCount).map { SimulatedStream(index: $0, time: time) }
         slotOwners = Array(repeating: nil, count: store.slotCount)
         trace = Trace(keepsLines: keepsTrace)
     }
@@ -104,8 +118,10 @@ package final class SimulatedHost {
         now += UInt64(random.integer(in: 1_000...200_000))
         engine.turn(nowNanoseconds: now)
         try drainCommands(stream)
+        drainCuts(stream)
         try drainReplies(stream)
         try drainChangeReplies(stream)
+        try drainDiffReplies(stream)
         try drainReleases(stream)
         requestExtents(stream)
         if random.chance(percent: 50) { supplyExtents(stream) }

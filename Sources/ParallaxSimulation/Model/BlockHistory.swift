@@ -113,12 +113,12 @@ extension BlockHistory {
         }
     }
 
-    /// The block after exactly the first `prefix` acknowledged mutations.
-    package func value(after prefix: Int, in table: MutationTable) -> BlockValue {
+    /// The block after exactly the first `cut.prefix` acknowledged mutations.
+    package func value(after cut: Cut, in table: MutationTable) -> BlockValue {
         var value = base
         for version in versions {
             let mutation = table[version.stamp]
-            if mutation.isRequired(after: prefix) {
+            if mutation.isRequired(after: cut) {
                 value.assign(mutation.value, mask: version.mask)
             }
         }
@@ -130,16 +130,16 @@ extension BlockHistory {
         package var survivors: [Version]
     }
 
-    /// Whether `observed` is the block after `prefix` acknowledged mutations, with any of the
+    /// Whether `observed` is the block after `cut.prefix` acknowledged mutations, with any of the
     /// candidates (each in whole) among them.
     package func explain(
-        _ observed: BlockValue, after prefix: Int, in table: MutationTable,
+        _ observed: BlockValue, after cut: Cut, in table: MutationTable,
         mayHaveSurvived: (Mutation) -> Bool
     ) -> Explanation? {
-        if observed == value(after: prefix, in: table) { return Explanation(survivors: []) }
-        let required = versions.filter { table[$0.stamp].isRequired(after: prefix) }
-        let later = versions.filter { !table[$0.stamp].isRequired(after: prefix) }
-        let doubtful = ghosts.filter { $0.sequence > prefix }.map(\.version)
+        if observed == value(after: cut, in: table) { return Explanation(survivors: []) }
+        let required = versions.filter { table[$0.stamp].isRequired(after: cut) }
+        let later = versions.filter { !table[$0.stamp].isRequired(after: cut) }
+        let doubtful = ghosts.filter { $0.sequence > cut.prefix }.map(\.version)
         let candidates = (later + maybes + doubtful).filter { mayHaveSurvived(table[$0.stamp]) }
         for prefersCandidates in [false, true] {
             var peeling = Peeling(

@@ -14,10 +14,35 @@ package final class ModelDisk {
     /// not tracked when they were acknowledged do not have them in their histories.
     package var recentZeroings: [Stamp] = []
 
-    package init(identifier: UInt64, sectorCount: UInt64) {
+    /// VDIs whose writes a clone has inherited.
+    package let ancestors: Set<UInt64>
+
+    package init(identifier: UInt64, sectorCount: UInt64, ancestors: Set<UInt64> = []) {
         self.identifier = identifier
         self.sectorCount = sectorCount
+        self.ancestors = ancestors
     }
+
+    /// Begins as `snapshot` is.
+    package convenience init(identifier: UInt64, sectorCount: UInt64, from snapshot: ModelSnapshot)
+    {
+        self.init(
+            identifier: identifier, sectorCount: sectorCount,
+            ancestors: snapshot.ancestors.union([snapshot.vdi]))
+        for (block, value) in snapshot.content {
+            var history = BlockHistory()
+            history.base = value
+            history.current = value
+            blocks[block] = history
+        }
+        for block in snapshot.undecided.keys {
+            var history = BlockHistory()
+            history.forget()
+            blocks[block] = history
+        }
+    }
+
+    func mayHold(writesTo vdi: UInt64) -> Bool { vdi == identifier || ancestors.contains(vdi) }
 
     package var trackedBlocks: [UInt64] { blocks.keys.sorted() }
 

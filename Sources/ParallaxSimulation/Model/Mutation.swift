@@ -62,10 +62,28 @@ package struct Mutation {
         return !isLoose && !other.isLoose && sequence < other.sequence
     }
 
-    /// Whether it must be there when exactly `prefix` mutations have survived.
-    package func isRequired(after prefix: Int) -> Bool { isDurable || sequence <= prefix }
+    /// Whether it must be there when exactly `cut.prefix` mutations are.
+    package func isRequired(after cut: Cut) -> Bool {
+        (isDurable && !cut.isSnapshot) || sequence <= cut.prefix
+    }
 
     package func covers(_ sector: UInt64) -> Bool { sectors.contains(sector) }
+}
+
+/// A moment in the order of acknowledgements: what a crash has left, or what a snapshot holds.
+package struct Cut {
+    /// That many acknowledged mutations are in front of it.
+    package var prefix: Int
+    /// How many had been acknowledged when the machine stopped, or the snapshot was answered.
+    package var whole: Int
+    /// What became durable later is none of a snapshot's business.
+    package var isSnapshot = false
+
+    package init(prefix: Int, whole: Int, isSnapshot: Bool = false) {
+        self.prefix = prefix
+        self.whole = whole
+        self.isSnapshot = isSnapshot
+    }
 }
 
 /// One bit for each sector of a block.

@@ -62,11 +62,18 @@ extension StreamOracle {
     ) -> BlockHistory.Explanation? {
         guard let value = observation.value else { return BlockHistory.Explanation(survivors: []) }
         let history = disks[observation.vdi]?.blocks[observation.block] ?? BlockHistory()
+        return explain(value, history, Cut(prefix: prefix, whole: sequence))
+    }
+
+    /// Whether a block with this history may hold `value` at `cut`.
+    func explain(
+        _ value: BlockValue, _ history: BlockHistory, _ cut: Cut
+    ) -> BlockHistory.Explanation? {
         if history.unknown != 0 { return BlockHistory.Explanation(survivors: []) }
-        let nextAnswer = answerTime(of: prefix + 1)
-        let isWhole = prefix == sequence
-        return history.explain(value, after: prefix, in: table) { mutation in
-            if isWhole && mutation.sequence == Int.max { return true }
+        let nextAnswer = answerTime(of: cut.prefix + 1)
+        let isWhole = cut.prefix == cut.whole
+        return history.explain(value, after: cut, in: table) { mutation in
+            if isWhole && mutation.sequence > cut.whole { return true }
             let mayBePart = mutation.isLoose || mutation.state == .interrupted
             return mayBePart && mutation.submittedAt < nextAnswer
         }
@@ -154,7 +161,8 @@ extension StreamOracle {
         _ observation: Observation, _ lowest: Int, _ mode: CrashMode
     ) -> String {
         let history = disks[observation.vdi]?.blocks[observation.block] ?? BlockHistory()
-        let expected = history.value(after: lowest, in: table)
+        let expected = history.value(
+            after: Cut(prefix: lowest, whole: sequence), in: table)
         return """
             after \(mode) \(describe(observation)) cannot be explained by any prefix in \
             \(lowest)...\(sequence); the shortest gives \(expected), all of it \

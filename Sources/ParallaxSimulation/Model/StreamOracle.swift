@@ -22,21 +22,31 @@ package final class StreamOracle {
     package private(set) var safeSequence = 0
     /// `true` once the device may have lied: after the next crash anything once written is right.
     package var hasLostTrust = false
-    private var clock = 0
-    private var mutationsInFlight: [Stamp] = []
+    /// Snapshots by identifier.
+    package internal(set) var snapshots: [UInt64: ModelSnapshot] = [:]
+    private let time: ModelClock
+    private(set) var mutationsInFlight: [Stamp] = []
     private var readsInFlight: [Int] = []
     /// The answer times of the acknowledged mutations, by sequence number.
     private var answerTimes: [Int] = []
     /// What a scribbled sector turned out to hold, by stamp and sector.
     private var scribbles: [UInt64: UInt64] = [:]
 
-    package init() {}
+    /// Streams that are compared with each other share `time`.
+    package init(time: ModelClock = ModelClock()) { self.time = time }
+
+    private var clock: Int {
+        get { time.now }
+        set { time.now = newValue }
+    }
 
     // MARK: VDIs
 
     package func addDisk(_ identifier: UInt64, sectorCount: UInt64) {
-        disks[identifier] = ModelDisk(identifier: identifier, sectorCount: sectorCount)
+        addDisk(ModelDisk(identifier: identifier, sectorCount: sectorCount))
     }
+
+    package func addDisk(_ disk: ModelDisk) { disks[disk.identifier] = disk }
 
     package func removeDisk(_ identifier: UInt64) { disks[identifier] = nil }
 
@@ -109,13 +119,17 @@ package final class StreamOracle {
     }
 
     private func addMaybe(_ stamp: Stamp) {
+        if let disk = disks[table[stamp].vdi] { addMaybe(stamp, to: disk) }
+    }
+
+    func addMaybe(_ stamp: Stamp, to disk: ModelDisk) {
         let mutation = table[stamp]
-        guard let disk = disks[mutation.vdi] else { return }
         let zeroings = zeroingsConcurrent(with: mutation, on: disk)
         disk.forEachBlock(of: mutation) { block, history, mask in
             catchUp(&history, zeroings, block)
             history.maybes.append(BlockHistory.Version(stamp: stamp, mask: mask))
         }
+        if mutation.isZeroing { disk.recentZeroings.append(stamp) }
     }
 
     private func zeroingsConcurrent(with mutation: Mutation, on disk: ModelDisk) -> [Stamp] {
@@ -130,7 +144,12 @@ package final class StreamOracle {
         guard history.isUntouched else { return }
         for zeroing in zeroings {
             let mask = table[zeroing].mask(in: block)
-            if mask != 0 { history.acknowledge(zeroing, mask: mask, in: table) }
+            if mask == 0 { continue }
+            if table[zeroing].state == .acknowledged {
+                history.acknowledge(zeroing, mask: mask, in: table)
+            } else {
+                history.maybes.append(BlockHistory.Version(stamp: zeroing, mask: mask))
+            }
         }
     }
 
@@ -221,7 +240,10 @@ package final class StreamOracle {
         _ bytes: UnsafeRawBufferPointer, vdi: UInt64, sector: UInt64
     ) -> Stamp? {
         guard let base = bytes.baseAddress, bytes.count >= sectorBytes else { return nil }
-        switch SectorPattern.read(base, vdi: vdi, sector: sector) {
+        // Clones hold what was written to others.
+        let stamp = base.loadUnaligned(as: Stamp.self)
+        let writer = table.contains(stamp) ? table[stamp].vdi : vdi
+        switch SectorPattern.read(base, vdi: writer, sector: sector) {
         case .garbage: return nil
         case .stamp(0): return 0
         case .stamp(let stamp):
@@ -249,8 +271,8 @@ package final class StreamOracle {
 
     package func wasEverWritten(_ observed: Stamp, vdi: UInt64, sector: UInt64) -> Bool {
         guard observed != 0 else { return true }
-        return table.contains(observed) && table[observed].vdi == vdi
-            && table[observed].covers(sector)
+        return table.contains(observed) && table[observed].covers(sector)
+            && disks[vdi]?.mayHold(writesTo: table[observed].vdi) ?? false
     }
 
     // MARK: Crash
@@ -297,6 +319,13 @@ package final class StreamOracle {
             submitted \(mutation.submittedAt)]
             """
     }
+}
+
+/// Counts submissions and answers, so that any two can be put in order.
+package final class ModelClock {
+    package var now = 0
+
+    package init() {}
 }
 
 /// A VDI identifier as it is shown to people.

@@ -7,6 +7,14 @@ package struct Operation {
     package enum Kind: String, CaseIterable {
         case burst, run, drain, verify, scribble, refused, create, resize, rename, delete
         case checkpoint, clockJump, crashProcess, crashPower, restart
+        case snapshot, storm, clone, chain, deleteSnapshot, deleteMany, rollback, group, details
+        case template, readSnapshot, closeSnapshot, diff, wrongVersion
+
+        /// The kinds that `Profile.VersionWeights` weighs, in its order.
+        static let versions: [Kind] = [
+            .snapshot, .storm, .clone, .chain, .deleteSnapshot, .deleteMany, .rollback, .group,
+            .details, .template, .readSnapshot, .closeSnapshot, .diff, .wrongVersion,
+        ]
     }
 
     package var kind: Kind
@@ -25,5 +33,16 @@ package struct Operation {
             weights.restart,
         ]
         return Operation(kind: Kind.allCases[random.weightedIndex(table)], seed: random.next())
+    }
+
+    static func random(
+        _ weights: Profile.VersionWeights, _ random: inout SeededRandom
+    ) -> Operation {
+        let table = [
+            weights.snapshot, weights.storm, weights.clone, weights.chain, weights.deleteSnapshot,
+            weights.deleteMany, weights.rollback, weights.group, weights.details, weights.template,
+            weights.readSnapshot, weights.closeSnapshot, weights.diff, weights.wrongVersion,
+        ]
+        return Operation(kind: Kind.versions[random.weightedIndex(table)], seed: random.next())
     }
 }

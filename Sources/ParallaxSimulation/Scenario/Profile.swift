@@ -12,6 +12,12 @@ package struct Profile {
     package var diskBytes: [UInt64] = [4 << 20]
     package var rotOneIn = 0
     package var weights = Weights()
+    /// How many of 100 operations concern versions, and which.
+    package var versionPercent = 0
+    package var versions = VersionWeights()
+    package var maxSnapshots = 48
+    package var maxDisks = 12
+    package var stormLength = 3...16
 
     /// How often each kind of operation is drawn.
     package struct Weights {
@@ -32,6 +38,23 @@ package struct Profile {
         package var restart = 1
     }
 
+    package struct VersionWeights {
+        package var snapshot = 30
+        package var storm = 3
+        package var clone = 12
+        package var chain = 1
+        package var deleteSnapshot = 14
+        package var deleteMany = 2
+        package var rollback = 6
+        package var group = 6
+        package var details = 5
+        package var template = 2
+        package var readSnapshot = 10
+        package var closeSnapshot = 6
+        package var diff = 6
+        package var wrongVersion = 5
+    }
+
     /// The kinds of world, and what each is to find.
     package enum Character: String, CaseIterable {
         /// Crashes only, on an honest device: everything must be exact.
@@ -48,14 +71,59 @@ package struct Profile {
         case rotting
         /// The device reports success for what it has not done.
         case lying
+        /// A thousand snapshots and more of one VDI.
+        case storming
+        /// A small store fills up with snapshots, and only their deletion makes room.
+        case hoarding
     }
 
     package let character: Character
 
-    package init(random: inout SeededRandom) {
+    /// Without versions, a seed stands for the world that it stood for before there were any.
+    package init(random: inout SeededRandom, hasVersions: Bool) {
         let characters = Character.allCases
-        let index = random.weightedIndex([30, 20, 12, 14, 12, 7, 5])
+        let weights = [30, 20, 12, 14, 12, 7, 5] + (hasVersions ? [2, 12] : [])
+        let index = random.weightedIndex(weights)
         self.init(character: characters[index], random: &random)
+        guard hasVersions else { return }
+        versionPercent = random.integer(in: 10...70)
+        specialiseVersions(&random)
+    }
+
+    private mutating func specialiseVersions(_ random: inout SeededRandom) {
+        switch character {
+        case .storming:
+            shape.streamCount = 1
+            shape.storeBytes = UInt64(random.integer(in: 48...96)) << 20
+            diskCount = 1
+            diskBytes = [1 << 20]
+            maxDisks = 3
+            maxSnapshots = 1500
+            versionPercent = 60
+            versions.snapshot = 4
+            versions.storm = 20
+            versions.deleteMany = 4
+            stormLength = 40...160
+            weights.delete = 0
+            weights.burst = 20
+        case .hoarding:
+            shape.storeBytes = UInt64(random.integer(in: 10...20)) << 20
+            shape.streamCount = 1
+            diskCount = 2
+            diskBytes = [1 << 20, 2 << 20]
+            maxDisks = 6
+            maxSnapshots = 64
+            versions.snapshot = 60
+            versions.deleteMany = 6
+        case .plain, .cramped, .manyStreams, .deepTrees, .failing, .rotting, .lying: break
+        }
+        if random.oneIn(3) { shape.nodeCacheBytes = 64 * blockBytes }
+        if random.oneIn(6) {
+            // Many branches of branches.
+            versions.clone = 40
+            versions.chain = 6
+            maxDisks = 24
+        }
     }
 
     package init(character: Character, random: inout SeededRandom) {
@@ -96,6 +164,7 @@ package struct Profile {
             if kind == 2 || kind == 3 { faults.syncErrorOneIn = random.integer(in: 10...60) }
         case .rotting:
             rotOneIn = random.integer(in: 10...60)
+        case .storming, .hoarding: break
         case .lying:
             let kind = random.index(below: 3)
             if kind == 0 { faults.lostWriteOneIn = random.integer(in: 20...200) }

@@ -29,17 +29,19 @@ package struct Scenario {
     }
 
     package init(
-        seed: UInt64, operationCount: Int = Self.defaultOperationCount,
+        seed: UInt64, operationCount: Int = Self.defaultOperationCount, hasVersions: Bool = true,
         store: @escaping (StoreShape) -> any StoreUnderTest
     ) {
         self.seed = seed
         self.operationCount = operationCount
         makeStore = store
         var random = SeededRandom(seed: seed)
-        let profile = Profile(random: &random)
+        let profile = Profile(random: &random, hasVersions: hasVersions)
         self.profile = profile
         operations = (0..<operationCount).map { _ in
-            Operation.random(profile.weights, &random)
+            profile.versionPercent > 0 && random.chance(percent: profile.versionPercent)
+                ? Operation.random(profile.versions, &random)
+                : Operation.random(profile.weights, &random)
         }
     }
 

@@ -14,11 +14,12 @@ extension SimulatedHost {
             crash(.processLoss)
             guard try reopen() else { return }
         }
+        try closeAll()
         try verify()
         try flushAll()
         crash(.powerLoss)
         guard try reopen(), !hasLostTrust else { return }
-        try verify()
+        try verify(budget: 60_000)
         if !mayBeCorrupt && device.statistics.lies == 0 { try becomeEmpty() }
     }
 
@@ -32,7 +33,11 @@ extension SimulatedHost {
     /// Space comes back: with all VDIs deleted, nearly all slots are free, and there is room for a
     /// new VDI.
     private func becomeEmpty() throws(SimulationFailure) {
-        for disk in sortedDisks { change(.delete(disk.identifier), on: streams[disk.stream]) }
+        try closeAll()
+        try releaseHolds()
+        for disk in sortedDisks {
+            change(.delete(VDIIdentifier(disk.identifier)), on: streams[disk.stream])
+        }
         try drain()
         for _ in 0..<4 { try settle() }
         let expected = store.slotCount - streams.count * Self.slotsKeptByStream
@@ -60,6 +65,17 @@ extension SimulatedHost {
             throw SimulationFailure("an empty store takes no write")
         }
         try verify()
+    }
+
+    private func releaseHolds() throws(SimulationFailure) {
+        for snapshot in sortedSnapshots where snapshot.mayBeHeld {
+            guard var details = snapshot.details.first else { continue }
+            details.holds = []
+            change(
+                .setDetails(SnapshotIdentifier(snapshot.identifier), details),
+                on: streams[snapshot.stream])
+        }
+        try drain()
     }
 
     /// The open extent, those leased ahead of the log so that a checkpoint has room in any case,

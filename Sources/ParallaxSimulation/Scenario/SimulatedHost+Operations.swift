@@ -43,16 +43,20 @@ extension SimulatedHost {
         case .crashProcess: return try crashAndReopen(.processLoss)
         case .crashPower: return try crashAndReopen(.powerLoss)
         case .restart: return try restart()
+        default: try perform(version: operation.kind, profile)
         }
         return try recoverFromFailStop(profile)
     }
 
-    private func runFor(_ steps: Int) throws(SimulationFailure) {
+    func runFor(_ steps: Int) throws(SimulationFailure) {
         for _ in 0..<steps { try step() }
     }
 
     private func burst(_ profile: Profile) throws(SimulationFailure) {
-        let candidates = sortedDisks.filter { !$0.isDeletionPending }
+        let candidates = sortedDisks.filter {
+            !$0.isDeletionPending && !$0.isRollingBack
+                && (!$0.mayBeTemplate || random.oneIn(10))
+        }
         guard !candidates.isEmpty else { return createDisk(profile) }
         let disk = candidates[random.index(below: candidates.count)]
         for _ in 0..<random.integer(in: 1...(random.chance(percent: 10) ? 64 : 12)) {
@@ -140,6 +144,7 @@ extension SimulatedHost {
         let stream = streams[random.index(below: streams.count)]
         let mine = sortedDisks.filter {
             $0.stream == stream.index && !$0.isDeletionPending && $0.sizes.count == 1
+                && !$0.mayBeTemplate && !$0.isRollingBack
         }
         guard let disk = mine.first, let handle = stream.engine?.handle(of: disk.identifier) else {
             return
@@ -185,12 +190,14 @@ extension SimulatedHost {
         {
             name = other.names.sorted()[0]
         }
-        guard stream.changes.count < 8, sortedDisks.count < 12 else { return }
+        guard stream.changes.count < 8, disks.count < profile.maxDisks else { return }
         change(.create(name: name, sizeBytes: size, createdAtNanoseconds: now), on: stream)
     }
 
     private func randomDisk() -> GuestDisk? {
-        let all = sortedDisks.filter { !$0.isDeletionPending && $0.changesInFlight == 0 }
+        let all = sortedDisks.filter {
+            !$0.isDeletionPending && $0.changesInFlight == 0 && !isInGroup($0)
+        }
         return all.isEmpty ? nil : all[random.index(below: all.count)]
     }
 
@@ -201,20 +208,25 @@ extension SimulatedHost {
             let blocks = Int(size / UInt64(blockBytes))
             newSize = UInt64(random.integer(in: min(256, blocks)...blocks)) * UInt64(blockBytes)
         }
-        change(.resize(disk.identifier, sizeBytes: newSize), on: streams[disk.stream])
+        change(
+            .resize(VDIIdentifier(disk.identifier), sizeBytes: newSize), on: streams[disk.stream])
     }
 
     private func renameDisk() {
         guard let disk = randomDisk() else { return }
         nextName += 1
-        change(.rename(disk.identifier, name: "renamed-\(nextName)"), on: streams[disk.stream])
+        change(
+            .rename(VDIIdentifier(disk.identifier), name: "renamed-\(nextName)"),
+            on: streams[disk.stream])
     }
 
     /// Mostly the guest is detached first; sometimes it is not.
     private func deleteDisk() throws(SimulationFailure) {
         guard let disk = randomDisk() else { return }
         if random.chance(percent: 70) { try drain() }
-        guard disks[disk.identifier] != nil else { return }
-        change(.delete(disk.identifier), on: streams[disk.stream])
+        guard disks[disk.identifier] != nil, !isInGroup(disk), disk.changesInFlight == 0 else {
+            return
+        }
+        change(.delete(VDIIdentifier(disk.identifier)), on: streams[disk.stream])
     }
 }

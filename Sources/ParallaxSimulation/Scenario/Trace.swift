@@ -21,6 +21,9 @@ package struct Trace {
         case release
         case crash
         case observation
+        case cut
+        case diff
+        case census
     }
 
     /// Notes an event. `text` is evaluated only where lines are kept.

@@ -123,5 +123,9 @@ struct XenNode: Sendable {
         guard isOurs else { return }
         store.remove(frontend)
         store.remove(backend)
+        // The domain's folder goes with its last device.
+        guard let slash = backend.lastIndex(of: "/") else { return }
+        let folder = String(backend[..<slash])
+        if store.list(folder).isEmpty { store.remove(folder) }
     }
 }

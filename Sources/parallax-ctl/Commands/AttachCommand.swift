@@ -7,18 +7,21 @@ import ParallaxControl
 struct AttachCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "attach",
-        abstract: "Serve a VDI to a guest or a client, also after the daemon restarts.",
+        abstract: "Serve a VDI or a snapshot to a guest or a client, also after restarts.",
         usage: """
-            parallax-ctl attach <vdi> --vhost-user <socket> [--read-only] [--json]
-            parallax-ctl attach <vdi> --nbd [<socket>] [--read-only] [--json]
-            parallax-ctl attach <vdi> --xen <domain>:<device> [--read-only] [--json]
+            parallax-ctl attach <vdi[@snapshot]> --vhost-user <socket> [--read-only] [--json]
+            parallax-ctl attach <vdi[@snapshot]> --nbd [<socket>] [--read-only] [--json]
+            parallax-ctl attach <vdi[@snapshot]> --xen <domain>:<device> [--read-only] [--json]
             """,
-        discussion: "Prints where the disk is: the vhost-user socket, the NBD URI, or the device.")
+        discussion: """
+            Prints where the disk is: the vhost-user socket, the NBD URI, or the device. A snapshot is always \
+            read-only, and can be attached beside its VDI and other snapshots.
+            """)
 
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var output: OutputOptions
 
-    @Argument(help: "The VDI.")
+    @Argument(help: ArgumentHelp("The VDI or the snapshot.", valueName: "vdi[@snapshot]"))
     var vdi: String
 
     @Option(help: ArgumentHelp("Serve vhost-user-blk on this socket.", valueName: "socket"))
@@ -47,7 +50,7 @@ struct AttachCommand: ParsableCommand {
             throw ValidationError("\(quoted(nbdSocket ?? "")) is one argument too many")
         }
         try Usage.check { () throws(ControlError) in
-            try VDIName.validate(vdi)
+            _ = try VersionName(vdi)
             guard let socket = vhostUser ?? nbdSocket else { return }
             _ = try UnixAddress(path: absolutePath(socket))
         }
@@ -58,23 +61,24 @@ struct AttachCommand: ParsableCommand {
         let kind: AttachmentKind = nbd ? .nbd : xen == nil ? .vhostUser : .xen
         let request = AttachRequest(
             kind: kind, socket: xen ?? socket, readOnly: readOnly ? true : nil)
-        let attachment = try connection.client().attach(vdi, request)
+        let attachment = try connection.client().attach(VersionName(vdi), request)
         output.print(attachment) { attachment.location }
     }
 }
 
 struct DetachCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "detach", abstract: "Stop serving a VDI, and forget where it was attached.")
+        commandName: "detach",
+        abstract: "Stop serving a VDI or a snapshot, and forget where it was attached.")
 
     @OptionGroup var connection: ConnectionOptions
 
-    @Argument(help: "The VDI.")
+    @Argument(help: ArgumentHelp("The VDI or the snapshot.", valueName: "vdi[@snapshot]"))
     var vdi: String
 
     func validate() throws {
-        try Usage.check { () throws(ControlError) in try VDIName.validate(vdi) }
+        try Usage.check { () throws(ControlError) in _ = try VersionName(vdi) }
     }
 
-    func run() throws { try connection.client().detach(vdi) }
+    func run() throws { try connection.client().detach(VersionName(vdi)) }
 }

@@ -9,7 +9,7 @@ struct VDICommand: ParsableCommand {
         commandName: "vdi", abstract: "Virtual disks.",
         subcommands: [
             VDICreate.self, VDIListCommand.self, VDIShow.self, VDIResize.self, VDIRename.self,
-            VDIDelete.self,
+            VDIDelete.self, VDITemplate.self,
         ])
 }
 
@@ -23,18 +23,32 @@ struct VDICreate: ParsableCommand {
     @Argument(help: "Up to 100 bytes, without @, / and control characters.")
     var name: String
 
-    @Option(help: "From 1M to 64T, a multiple of 4K.")
-    var size: String
+    @Option(help: "From 1M to 64T, a multiple of 4K; needed unless --from is given.")
+    var size: String?
+
+    @Option(help: ArgumentHelp("Begin as this snapshot is.", valueName: "vdi@snapshot"))
+    var from: String?
 
     func validate() throws {
+        guard size != nil || from != nil else {
+            throw ValidationError("a new VDI needs --size, or --from a snapshot")
+        }
         try Usage.check { () throws(ControlError) in
             try VDIName.validate(name)
-            try VDISize.validate(ByteSize.parse(size))
+            if let size { try VDISize.validate(ByteSize.parse(size)) }
+            if let from { _ = try VersionName.snapshot(from) }
         }
     }
 
     func run() throws {
-        let vdi = try connection.client().create(name: name, sizeBytes: ByteSize.parse(size))
+        let client = try connection.client()
+        let bytes = try size.map { try ByteSize.parse($0) }
+        let vdi =
+            if let from {
+                try client.clone(from: from, to: name, sizeBytes: bytes)
+            } else {
+                try client.create(name: name, sizeBytes: bytes ?? 0)
+            }
         output.print(vdi) { "" }
     }
 }
@@ -141,6 +155,29 @@ struct VDIDelete: ParsableCommand {
     }
 
     func run() throws { try connection.client().delete(name) }
+}
+
+struct VDITemplate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "template", abstract: "Mark a VDI as a template, which takes no writes.")
+
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var output: OutputOptions
+
+    @Argument(help: "The VDI.")
+    var name: String
+
+    @Flag(help: "Make it an ordinary VDI again.")
+    var off = false
+
+    func validate() throws {
+        try Usage.check { () throws(ControlError) in try VDIName.validate(name) }
+    }
+
+    func run() throws {
+        let vdi = try connection.client().change(name, ChangeVDIRequest(template: !off))
+        output.print(vdi) { "" }
+    }
 }
 
 /// What is wrong with an argument is wrong usage: exit code 64.

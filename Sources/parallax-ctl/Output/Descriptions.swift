@@ -6,11 +6,12 @@ import ParallaxControl
 /// How the answers of the daemon look to people.
 enum Descriptions {
     static func list(_ vdis: [VDIDescription]) -> String {
-        var table = Table(header: ["NAME", "SIZE", "USED", "ATTACHED"], rightAligned: [1, 2])
+        let header = ["NAME", "SIZE", "USED", "SNAPSHOTS", "ATTACHED"]
+        var table = Table(header: header, rightAligned: [1, 2, 3])
         for vdi in vdis {
             table.add([
                 vdi.name, ByteSize.format(vdi.sizeBytes), ByteSize.format(vdi.allocatedBytes),
-                attachment(vdi.attachment),
+                String(vdi.snapshotCount), attachment(vdi.attachment),
             ])
         }
         return table.text
@@ -24,12 +25,16 @@ enum Descriptions {
         table.add(["used", ByteSize.formatExact(vdi.allocatedBytes)])
         table.add(["created", vdi.createdAt])
         table.add(["shard", String(vdi.shard)])
+        table.add(["snapshots", String(vdi.snapshotCount)])
+        table.add(["parent", vdi.parent ?? "-"])
+        table.add(["template", vdi.isTemplate ? "yes" : "no"])
+        table.add(["retention", vdi.retention ?? "-"])
         table.add(["attached", attachment(vdi.attachment)])
         if let problem = vdi.attachment?.problem { table.add(["problem", problem]) }
         return table.text
     }
 
-    private static func attachment(_ attachment: AttachmentDescription?) -> String {
+    static func attachment(_ attachment: AttachmentDescription?) -> String {
         guard let attachment else { return "-" }
         var text =
             attachment.kind == .nbd
@@ -55,6 +60,7 @@ enum Descriptions {
         ])
         table.add(["engine", status.engine])
         table.add(["vdis", "\(status.vdiCount), \(status.attachmentCount) attached"])
+        table.add(["snapshots", String(status.snapshotCount)])
         table.add(["daemon", "\(status.version), pid \(status.processIdentifier)"])
         return table.text + "\n" + shards(status.shards) + missing(status.missing)
     }

@@ -38,6 +38,14 @@ struct AsyncClient: Sendable {
 
     func detach(_ name: String) async throws { try await offPool { try blocking.detach(name) } }
 
+    /// Any other call.
+    @discardableResult
+    func call<Value: Sendable>(
+        _ body: @escaping @Sendable (ControlClient) throws -> Value
+    ) async throws -> Value {
+        try await offPool { try body(blocking) }
+    }
+
     func exchange(_ method: String, _ target: String, _ body: [UInt8]) async throws -> HTTPMessage {
         try await offPool { try blocking.exchange(method, target, body) }
     }

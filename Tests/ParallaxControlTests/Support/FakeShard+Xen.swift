@@ -6,10 +6,10 @@ import ParallaxCore
 
 extension FakeShard {
     func attachXen(
-        identifier: VDIIdentifier, place: String, readOnly: Bool, isNew: Bool
+        version: VersionReference, place: String, readOnly: Bool, isNew: Bool
     ) async throws {
-        try await attachVhost(identifier: identifier, socketPath: place, readOnly: readOnly)
+        try await attachVhost(version: version, socketPath: place, readOnly: readOnly)
     }
 
-    func endedXen() async throws -> [VDIIdentifier] { gone }
+    func endedXen() async throws -> [VersionReference] { gone }
 }

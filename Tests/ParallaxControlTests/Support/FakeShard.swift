@@ -5,26 +5,35 @@ import Glibc
 import ParallaxBlockd
 import ParallaxControl
 import ParallaxCore
+import Synchronization
 
 /// A shard in memory. It gives other tasks a chance in the middle of each operation, notices when
 /// two operations on one VDI overlap, and fails when told to.
 actor FakeShard: ShardControl {
     nonisolated let index: Int
-    private var disks: [VDIIdentifier: VDIState] = [:]
-    private var busy: Set<VDIIdentifier> = []
-    private var nextNumber: UInt64 = 1
+    private(set) var versions: FakeVersions
+    private var busy: Set<UInt64> = []
     private var failures: [String: ControlError] = [:]
-    /// Where each attached VDI is served; "shared" for the shared NBD socket.
-    private(set) var served: [VDIIdentifier: String] = [:]
+    /// Where each attached version is served; "shared" for the shared NBD socket.
+    private(set) var served: [VersionReference: String] = [:]
     /// Attached to domains that have gone.
-    private(set) var gone: [VDIIdentifier] = []
+    private(set) var gone: [VersionReference] = []
 
-    func lose(_ identifiers: [VDIIdentifier]) { gone = identifiers }
+    func lose(_ versions: [VersionReference]) { gone = versions }
 
     private(set) var overlaps = 0
     private(set) var isShutDown = false
+    /// How often it was asked for all of its VDIs, and for how much at most otherwise.
+    private(set) var fullLists = 0
+    private(set) var largestBatch = 0
+    /// The groups that it was told to release.
+    nonisolated let releases = Mutex<[UInt64]>([])
+    var rangesPerAnswer = 3
 
-    init(index: Int) { self.index = index }
+    init(index: Int) {
+        self.index = index
+        versions = FakeVersions(stream: index)
+    }
 
     /// The next `operation` fails once with `error`.
     func failNext(_ operation: String, with error: ControlError) { failures[operation] = error }
@@ -32,62 +41,112 @@ actor FakeShard: ShardControl {
     /// What a restarted daemon finds: the same VDIs, none of them served.
     func restart() {
         served = [:]
+        versions.open = []
         isShutDown = false
     }
 
-    func add(_ state: VDIState) { disks[state.identifier] = state }
+    func add(_ disk: FakeVersions.Disk) { _ = versions.add(disk) }
+
+    func write(_ vdi: String, _ blocks: [UInt64: UInt64?]) {
+        for (identifier, disk) in versions.disks where disk.name == vdi {
+            for (block, value) in blocks { versions.disks[identifier]?.blocks[block] = value }
+        }
+    }
 
     func vdis() async throws -> [VDIState] {
         try takeFailure("vdis")
-        return disks.values.sorted { $0.identifier.rawValue < $1.identifier.rawValue }
+        fullLists += 1
+        return versions.disks.keys.sorted { $0.rawValue < $1.rawValue }
+            .compactMap(versions.state)
     }
 
-    func create(name: String, sizeBytes: UInt64) async throws -> VDIState {
-        await pause()
-        try takeFailure("create")
-        let identifier = VDIIdentifier(UInt64(index) << 48 | nextNumber)
-        nextNumber += 1
-        let state = VDIState(
-            identifier: identifier, name: name, sizeBytes: sizeBytes,
-            createdAtSeconds: 1_700_000_000, allocatedBytes: 0)
-        disks[identifier] = state
-        return state
+    func vdis(_ identifiers: [VDIIdentifier]) async throws -> [VDIState] {
+        try takeFailure("vdis")
+        largestBatch = max(largestBatch, identifiers.count)
+        return identifiers.compactMap(versions.state)
     }
 
-    func resize(identifier: VDIIdentifier, sizeBytes: UInt64) async throws {
-        try await changing(identifier, "resize") { $0.sizeBytes = sizeBytes }
+    func change(_ changes: [CatalogChange]) async throws -> [CatalogResult] {
+        largestBatch = max(largestBatch, changes.count)
+        return await apply(changes)
     }
 
-    func rename(identifier: VDIIdentifier, name: String) async throws {
-        try await changing(identifier, "rename") { $0.name = name }
-    }
-
-    func delete(identifier: VDIIdentifier) async throws {
-        try await changing(identifier, "delete") { _ in }
-        guard served[identifier] == nil else {
-            throw ControlError(.internalError, "deleted while served")
+    func snapshot(_ members: [CatalogChange], in cut: GroupCut) async throws -> [CatalogResult] {
+        let results = await apply(members)
+        for result in results {
+            if case .failure = result { cut.giveUp() } else { cut.arrive(1) }
         }
-        disks[identifier] = nil
+        return results
     }
 
-    func attachVhost(identifier: VDIIdentifier, socketPath: String, readOnly: Bool) async throws {
-        try await changing(identifier, "attach") { _ in }
-        guard served[identifier] == nil else {
+    nonisolated func releaseGroup(_ group: UInt64) { releases.withLock { $0.append(group) } }
+
+    private func apply(_ changes: [CatalogChange]) async -> [CatalogResult] {
+        var results: [CatalogResult] = []
+        for change in changes {
+            let key = change.vdi?.rawValue
+            if let key, !busy.insert(key).inserted {
+                overlaps += 1
+                results.append(
+                    .failure(ControlError(.internalError, "two operations on one VDI overlap")))
+                continue
+            }
+            await pause()
+            if let key { busy.remove(key) }
+            results.append(result(change))
+        }
+        return results
+    }
+
+    private func result(_ change: CatalogChange) -> CatalogResult {
+        if let error = failures.removeValue(forKey: change.operation) { return .failure(error) }
+        if case .delete(let vdi) = change, served[.head(vdi)] != nil {
+            return .failure(ControlError(.internalError, "deleted while served"))
+        }
+        do throws(CatalogError) {
+            return .success(try versions.apply(change))
+        } catch {
+            return .failure(ControlError(.internalError, "the model refused: \(error)"))
+        }
+    }
+
+    func snapshots(from cursor: Int, limit: Int) async throws -> SnapshotPage {
+        versions.page(from: cursor, limit: limit)
+    }
+
+    func snapshots(_ identifiers: [SnapshotIdentifier]) async throws -> [SnapshotSummary] {
+        largestBatch = max(largestBatch, identifiers.count)
+        return identifiers.compactMap(versions.summary)
+    }
+
+    func compare(_ query: DiffQuery) async throws -> DiffAnswer {
+        do throws(DiffError) {
+            return try versions.compare(query, limit: rangesPerAnswer)
+        } catch {
+            throw ControlError(.notFound, "one of the two versions has been deleted meanwhile")
+        }
+    }
+
+    func attachVhost(version: VersionReference, socketPath: String, readOnly: Bool) async throws {
+        try await using(version, "attach")
+        guard served[version] == nil else {
             throw ControlError(.internalError, "attached twice")
         }
-        served[identifier] = socketPath
+        served[version] = socketPath
+        if case .snapshot(let snapshot) = version { versions.open.insert(snapshot) }
     }
 
-    func attachNBD(identifier: VDIIdentifier, socketPath: String?, readOnly: Bool) async throws {
+    func attachNBD(version: VersionReference, socketPath: String?, readOnly: Bool) async throws {
         try await attachVhost(
-            identifier: identifier, socketPath: socketPath ?? "shared", readOnly: readOnly)
+            version: version, socketPath: socketPath ?? "shared", readOnly: readOnly)
     }
 
-    func detach(identifier: VDIIdentifier) async throws {
-        try await changing(identifier, "detach") { _ in }
-        guard served.removeValue(forKey: identifier) != nil else {
+    func detach(version: VersionReference) async throws {
+        try await using(version, "detach")
+        guard served.removeValue(forKey: version) != nil else {
             throw ControlError(.internalError, "detached what was not attached")
         }
+        if case .snapshot(let snapshot) = version { versions.open.remove(snapshot) }
     }
 
     func status() async throws -> ShardStatus {
@@ -107,21 +166,17 @@ actor FakeShard: ShardControl {
         isShutDown = true
     }
 
-    private func changing(
-        _ identifier: VDIIdentifier, _ operation: String, _ change: (inout VDIState) -> Void
-    ) async throws {
-        guard busy.insert(identifier).inserted else {
+    private func using(_ version: VersionReference, _ operation: String) async throws {
+        guard busy.insert(version.rawValue).inserted else {
             overlaps += 1
-            throw ControlError(.internalError, "two operations on one VDI overlap")
+            throw ControlError(.internalError, "two operations on one version overlap")
         }
         await pause()
-        busy.remove(identifier)
+        busy.remove(version.rawValue)
         try takeFailure(operation)
-        guard var state = disks[identifier] else {
-            throw ControlError(.internalError, "no such VDI on the shard")
+        guard versions.blocks(version) != nil else {
+            throw ControlError(.internalError, "no such version on the shard")
         }
-        change(&state)
-        disks[identifier] = state
     }
 
     private func pause() async { for _ in 0..<5 { await Task.yield() } }

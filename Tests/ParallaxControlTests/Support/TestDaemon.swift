@@ -4,12 +4,29 @@
 import Logging
 import ParallaxBlockd
 import ParallaxControl
+import Synchronization
+
+/// The time of day of a daemon under test: it stands still until it is set.
+final class TestClock: Sendable {
+    private let nanoseconds = Mutex<UInt64>(1_700_000_000_000_000_000)
+
+    var now: UInt64 { nanoseconds.withLock { $0 } }
+
+    func set(_ text: String) {
+        if let time = TimeText.parse(text) { nanoseconds.withLock { $0 = time } }
+    }
+
+    func advance(seconds: Double) {
+        nanoseconds.withLock { $0 = UInt64(Double($0) + seconds * 1e9) }
+    }
+}
 
 /// The control plane behind its real HTTP server on a real socket, over fake shards.
 struct TestDaemon {
     let directory: TemporaryDirectory
     let configuration: DaemonConfiguration
     let shards: [FakeShard]
+    let clock: TestClock
     let plane: ControlPlane
     let client: AsyncClient
     private let server: HTTPServer
@@ -17,13 +34,16 @@ struct TestDaemon {
     static let uuid = "00000000-1111-2222-3333-444444444444"
 
     init(
-        directory: TemporaryDirectory? = nil, shards: [FakeShard]? = nil, restores: Bool = true
+        directory: TemporaryDirectory? = nil, shards: [FakeShard]? = nil, restores: Bool = true,
+        clock: TestClock = TestClock(), defaultPolicy: String? = nil
     ) async throws {
+        self.clock = clock
         self.directory = try directory ?? TemporaryDirectory()
         self.shards = shards ?? (0..<2).map { FakeShard(index: $0) }
-        configuration = try Self.configuration(in: self.directory)
+        configuration = try Self.configuration(in: self.directory, defaultPolicy)
         plane = ControlPlane(
-            runtime: Self.runtime(self.shards), configuration: configuration, log: .silent)
+            runtime: Self.runtime(self.shards), configuration: configuration, log: .silent,
+            now: { clock.now })
         try await plane.load()
         let listener = try ListeningSocket(
             path: configuration.controlSocketPath, purpose: "the control socket")
@@ -35,11 +55,14 @@ struct TestDaemon {
         if restores { await plane.restoreAttachments() }
     }
 
-    static func configuration(in directory: TemporaryDirectory) throws -> DaemonConfiguration {
+    static func configuration(
+        in directory: TemporaryDirectory, _ defaultPolicy: String? = nil
+    ) throws -> DaemonConfiguration {
         var flags = PartialConfiguration()
         flags.store = directory.file("store")
         flags.control = directory.file("control.sock")
         flags.stateDirectory = directory.file("state")
+        flags.retentionDefault = defaultPolicy
         return try DaemonConfiguration(flags: flags, file: PartialConfiguration())
     }
 
@@ -60,7 +83,8 @@ struct TestDaemon {
     func restarted(restores: Bool = true) async throws -> TestDaemon {
         await server.stop()
         for shard in shards { await shard.restart() }
-        return try await TestDaemon(directory: directory, shards: shards, restores: restores)
+        return try await TestDaemon(
+            directory: directory, shards: shards, restores: restores, clock: clock)
     }
 
     var attachmentsPath: String {

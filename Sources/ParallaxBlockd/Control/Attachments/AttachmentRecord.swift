@@ -5,9 +5,11 @@ package import ParallaxControl
 package import ParallaxCore
 
 /// An attachment as it is remembered: enough to make it again after a restart. It names the VDI
-/// by identifier, so that it follows a rename.
+/// and the snapshot by identifier, so that it follows a rename.
 package struct AttachmentRecord: Codable, Equatable, Sendable {
     package var identifier: VDIIdentifier
+    /// nil: the VDI's head.
+    package var snapshot: SnapshotIdentifier?
     package var kind: AttachmentKind
     /// Nil is the daemon's shared NBD socket, wherever that is at the time. For Xen it is the
     /// device, as DOMAIN:DEVICE.
@@ -15,12 +17,18 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
     package var isReadOnly: Bool
 
     package init(
-        identifier: VDIIdentifier, kind: AttachmentKind, socketPath: String?, isReadOnly: Bool
+        identifier: VDIIdentifier, snapshot: SnapshotIdentifier? = nil, kind: AttachmentKind,
+        socketPath: String?, isReadOnly: Bool
     ) {
         self.identifier = identifier
+        self.snapshot = snapshot
         self.kind = kind
         self.socketPath = socketPath
         self.isReadOnly = isReadOnly
+    }
+
+    package var version: VersionReference {
+        snapshot.map { .snapshot($0) } ?? .head(identifier)
     }
 
     package init(from decoder: any Decoder) throws {
@@ -30,17 +38,27 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
             throw ControlError(.invalid, "\(quoted(text)) is no VDI identifier")
         }
         self.identifier = identifier
+        if let text = try container.decodeIfPresent(String.self, forKey: .snapshot) {
+            guard let snapshot = SnapshotIdentifier(hexadecimal: text) else {
+                throw ControlError(.invalid, "\(quoted(text)) is no snapshot identifier")
+            }
+            self.snapshot = snapshot
+        }
         kind = try container.decode(AttachmentKind.self, forKey: .kind)
         socketPath = try container.decodeIfPresent(String.self, forKey: .socketPath)
         isReadOnly = try container.decode(Bool.self, forKey: .isReadOnly)
         guard kind == .nbd || socketPath != nil else {
             throw ControlError(.invalid, "a \(kind.rawValue) attachment has no socket")
         }
+        guard snapshot == nil || isReadOnly else {
+            throw ControlError(.invalid, "the attachment of a snapshot is not read-only")
+        }
     }
 
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(identifier.hexadecimal, forKey: .identifier)
+        try container.encodeIfPresent(snapshot?.hexadecimal, forKey: .snapshot)
         try container.encode(kind, forKey: .kind)
         try container.encodeIfPresent(socketPath, forKey: .socketPath)
         try container.encode(isReadOnly, forKey: .isReadOnly)
@@ -48,6 +66,7 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
 
     enum CodingKeys: String, CodingKey {
         case identifier = "vdi"
+        case snapshot
         case kind
         case socketPath = "socket"
         case isReadOnly = "read_only"

@@ -34,18 +34,21 @@ package struct AttachmentsFile: Sendable {
         } catch {
             throw damaged(error.message)
         }
-        guard contents.version == Contents.currentVersion else {
+        guard Contents.readableVersions.contains(contents.version) else {
             throw damaged("it has version \(contents.version)")
         }
         guard contents.store == storeUUID else { throw damaged("it belongs to another store") }
-        guard Set(contents.attachments.map(\.identifier)).count == contents.attachments.count
-        else { throw damaged("it names a VDI twice") }
+        guard Set(contents.attachments.map(\.version)).count == contents.attachments.count
+        else { throw damaged("it names a VDI or a snapshot twice") }
         return contents.attachments
     }
 
     /// Durable when it returns.
     package func save(_ records: [AttachmentRecord]) throws(ControlError) {
-        let sorted = records.sorted { $0.identifier.rawValue < $1.identifier.rawValue }
+        let sorted = records.sorted {
+            ($0.identifier.rawValue, $0.version.rawValue)
+                < ($1.identifier.rawValue, $1.version.rawValue)
+        }
         let contents = Contents(
             version: Contents.currentVersion, store: storeUUID, attachments: sorted)
         do throws(SystemError) {
@@ -66,7 +69,9 @@ package struct AttachmentsFile: Sendable {
     }
 
     private struct Contents: Codable {
-        static let currentVersion = 1
+        /// Version 2 added snapshots.
+        static let currentVersion = 2
+        static let readableVersions = 1...2
 
         var version: Int
         var store: String

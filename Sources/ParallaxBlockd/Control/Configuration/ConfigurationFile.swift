@@ -46,28 +46,41 @@ package enum ConfigurationFile {
         in table: TOMLTable, path: String
     ) throws(ControlError) -> PartialConfiguration {
         var result = PartialConfiguration()
+        try read(table, section: "", into: &result, path: path)
+        return result
+    }
+
+    /// The keys of one table; those of a section have its name before them.
+    private static func read(
+        _ table: TOMLTable, section: String, into result: inout PartialConfiguration, path: String
+    ) throws(ControlError) {
         for key in table.keys.sorted() {
-            guard let field = fields[key] else {
+            if section.isEmpty, sections.contains(key), let inner = table[key]?.table {
+                try read(inner, section: key + ".", into: &result, path: path)
+                continue
+            }
+            guard let field = fields[section + key] else {
                 throw ControlError(
                     .invalid,
-                    "the configuration \(path) has the unknown key \(quoted(key)); known are "
-                        + fields.keys.sorted().joined(separator: ", "))
+                    "the configuration \(path) has the unknown key \(quoted(section + key)); "
+                        + "known are " + fields.keys.sorted().joined(separator: ", "))
             }
             guard let value = table[key]?.string else {
                 throw ControlError(
                     .invalid,
-                    "the key \(key) in the configuration \(path) must be text in quotes")
+                    "the key \(section + key) in the configuration \(path) must be text in quotes")
             }
             result[keyPath: field] = value
         }
-        return result
     }
+
+    private static let sections: Set = ["retention"]
 
     private static var fields: [String: WritableKeyPath<PartialConfiguration, String?>] {
         [
             "store": \.store, "control": \.control, "nbd": \.nbd,
             "state-dir": \.stateDirectory, "engine": \.engine, "cache-size": \.cacheSize,
-            "log-level": \.logLevel,
+            "log-level": \.logLevel, "retention.default": \.retentionDefault,
         ]
     }
 }

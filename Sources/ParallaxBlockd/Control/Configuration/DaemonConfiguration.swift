@@ -3,6 +3,7 @@
 
 package import Logging
 package import ParallaxControl
+package import ParallaxRetention
 
 /// Everything the daemon is told at start: flags over configuration file over defaults.
 package struct DaemonConfiguration: Equatable, Sendable {
@@ -20,6 +21,8 @@ package struct DaemonConfiguration: Equatable, Sendable {
     package var engine: Engine?
     package var cacheBytes: UInt64
     package var logLevel: Logger.Level
+    /// What new VDIs begin with.
+    package var defaultPolicy: RetentionPolicy?
 
     package static let defaultFilePath = "/etc/parallax/parallax.toml"
     package static let defaultStateDirectory = "/var/lib/parallax"
@@ -41,6 +44,7 @@ package struct DaemonConfiguration: Equatable, Sendable {
         engine = try Self.parseEngine(flags.engine ?? file.engine)
         cacheBytes = try Self.parseCacheSize(flags.cacheSize ?? file.cacheSize)
         logLevel = try Self.parseLogLevel(flags.logLevel ?? file.logLevel)
+        defaultPolicy = try Self.parsePolicy(flags.retentionDefault ?? file.retentionDefault)
         // Clients elsewhere read the NBD socket's path in a URI, and messages name the store.
         storePath = try absolutePath(storePath)
         nbdSocketPath = try absolutePath(nbdSocketPath)
@@ -80,6 +84,22 @@ package struct DaemonConfiguration: Equatable, Sendable {
         return bytes
     }
 
+    private static func parsePolicy(_ text: String?) throws(ControlError) -> RetentionPolicy? {
+        guard let text else { return nil }
+        let words = text.split(whereSeparator: \.isWhitespace).map(String.init)
+        do throws(RetentionError) {
+            let policy = try RetentionPolicy.parse(options: words)
+            if !policy.isEmpty { return policy }
+        } catch {
+            throw ControlError(
+                .invalid, "the default retention policy cannot be used: \(error.message)")
+        }
+        throw ControlError(
+            .invalid,
+            "the default retention policy has no rule that keeps anything; give it one, such as "
+                + "--keep-last 10, or leave it out")
+    }
+
     private static func parseLogLevel(_ text: String?) throws(ControlError) -> Logger.Level {
         guard let text else { return .info }
         guard let level = Logger.Level(rawValue: text) else {
@@ -100,6 +120,7 @@ package struct PartialConfiguration: Equatable, Sendable {
     package var engine: String?
     package var cacheSize: String?
     package var logLevel: String?
+    package var retentionDefault: String?
 
     package init() {}
 }

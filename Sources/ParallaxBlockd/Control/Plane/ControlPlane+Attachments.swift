@@ -6,67 +6,92 @@ package import ParallaxControl
 import ParallaxCore
 
 extension ControlPlane {
-    /// Serves the VDI and remembers that. Replaces a remembered attachment that does not serve.
+    /// Serves the version and remembers that. Replaces a remembered attachment that does not
+    /// serve.
     package func attach(
-        _ name: String, _ request: AttachRequest
+        _ name: VersionName, _ request: AttachRequest
     ) async throws(ControlError) -> AttachmentDescription {
         let socketPath = try Self.checkSocket(request)
-        let description = try await changing([name]) {
-            let entry = try entry(name)
-            if let existing = attachments[entry.identifier], existing.problem == nil {
-                throw attached(entry, existing, "is already attached")
+        let description = try await changing([name.vdi]) {
+            let version = try version(name)
+            if let existing = attachments[version.reference], existing.problem == nil {
+                throw attached(version, existing, "is already attached")
             }
             let record = AttachmentRecord(
-                identifier: entry.identifier, kind: request.kind, socketPath: socketPath,
-                isReadOnly: request.readOnly ?? false)
-            try await serve(record, entry: entry)
+                identifier: version.entry.identifier, snapshot: version.snapshot?.identifier,
+                kind: request.kind, socketPath: socketPath,
+                isReadOnly: try Self.isReadOnly(request, version))
+            try await serve(record, entry: version.entry)
             do {
-                try remember(record, for: entry.identifier)
+                try remember(record, for: version.reference)
             } catch {
                 // The caller is told that it failed, so it must not serve either.
-                try? await shard(of: entry).detach(identifier: entry.identifier)
-                unclaim(entry.identifier)
+                try? await shard(of: version.entry).detach(version: version.reference)
+                unclaim(version.reference)
                 throw error
             }
-            let attachment = Attachment(record: record, problem: nil)
-            attachments[entry.identifier] = attachment
-            let description = describe(attachment, vdi: name)
-            log.info("attached", metadata: ["vdi": "\(name)", "at": "\(description.location)"])
+            let attachment = Attachment(record: record, snapshotName: version.snapshot?.name)
+            attachments[version.reference] = attachment
+            let description = describe(attachment, vdi: version.entry.name)
+            log.info(
+                "attached",
+                metadata: ["vdi": "\(version.name)", "at": "\(description.location)"])
             return description
         }
         updateStateUnlessStarting()
         return description
     }
 
-    package func detach(_ name: String) async throws(ControlError) {
-        try await changing([name]) {
-            let entry = try entry(name)
-            guard let attachment = attachments[entry.identifier] else {
-                throw ControlError(.notAttached, "VDI \(quoted(name)) is not attached")
+    static func isReadOnly(
+        _ request: AttachRequest, _ version: Version
+    ) throws(ControlError) -> Bool {
+        if version.snapshot != nil {
+            guard request.readOnly ?? true else {
+                throw ControlError(
+                    .invalid,
+                    "\(version.title) can only be attached read-only; clone it to write")
             }
-            // Forgotten first: a crash in between leaves the VDI detached, as was asked.
-            try remember(nil, for: entry.identifier)
+            return true
+        }
+        let isReadOnly = request.readOnly ?? false
+        guard isReadOnly || !version.entry.attributes.isTemplate else {
+            throw ControlError(
+                .template,
+                "\(version.title) is a template and takes no writes; attach it with --read-only, "
+                    + "or clone a snapshot of it")
+        }
+        return isReadOnly
+    }
+
+    package func detach(_ name: VersionName) async throws(ControlError) {
+        try await changing([name.vdi]) {
+            let version = try version(name)
+            guard let attachment = attachments[version.reference] else {
+                throw ControlError(.notAttached, "\(version.title) is not attached")
+            }
+            // Forgotten first: a crash in between leaves it detached, as was asked.
+            try remember(nil, for: version.reference)
             do {
                 if attachment.problem == nil {
-                    try await shard(of: entry).detach(identifier: entry.identifier)
+                    try await shard(of: version.entry).detach(version: version.reference)
                 }
             } catch {
-                try? remember(attachment.record, for: entry.identifier)
+                try? remember(attachment.record, for: version.reference)
                 throw error
             }
-            attachments[entry.identifier] = nil
-            unclaim(entry.identifier)
-            log.info("detached", metadata: ["vdi": "\(name)"])
+            attachments[version.reference] = nil
+            unclaim(version.reference)
+            log.info("detached", metadata: ["vdi": "\(version.name)"])
         }
         updateStateUnlessStarting()
     }
 
     /// Changes the attachments file, and `remembered` with it (I3).
     func remember(
-        _ record: AttachmentRecord?, for identifier: VDIIdentifier
+        _ record: AttachmentRecord?, for version: VersionReference
     ) throws(ControlError) {
         var next = remembered
-        next[identifier] = record
+        next[version] = record
         try file.save(Array(next.values))
         remembered = next
     }
@@ -100,16 +125,16 @@ extension ControlPlane {
             switch record.kind {
             case .vhostUser:
                 try await shard.attachVhost(
-                    identifier: record.identifier, socketPath: record.socketPath ?? "",
+                    version: record.version, socketPath: record.socketPath ?? "",
                     readOnly: record.isReadOnly)
             case .nbd:
                 try await shard.attachNBD(
-                    identifier: record.identifier, socketPath: record.socketPath,
+                    version: record.version, socketPath: record.socketPath,
                     readOnly: record.isReadOnly)
             case .xen: try await serveXen(record, on: shard)
             }
         } catch {
-            unclaim(record.identifier)
+            unclaim(record.version)
             throw error
         }
     }
@@ -118,7 +143,7 @@ extension ControlPlane {
     /// ours a trial connection would look like its one client.
     private func claim(_ record: AttachmentRecord) throws(ControlError) {
         guard let path = record.socketPath else { return }
-        guard record.kind != .xen else { return try claimXen(path, for: record.identifier) }
+        guard record.kind != .xen else { return try claimXen(path, for: record) }
         let canonical = SocketPlace.canonicalPath(path)
         if let owner = claimedSockets[canonical] {
             throw ControlError(
@@ -126,35 +151,44 @@ extension ControlPlane {
                 "the socket \(path) is in use by \(name(of: owner)); use another path")
         }
         _ = try SocketPlace.inspect(UnixAddress(path: path), purpose: "the socket")
-        claimedSockets[canonical] = .vdi(record.identifier)
+        claimedSockets[canonical] = .version(record)
     }
 
-    func unclaim(_ identifier: VDIIdentifier) {
-        claimedSockets = claimedSockets.filter { $0.value != .vdi(identifier) }
+    func unclaim(_ version: VersionReference) {
+        claimedSockets = claimedSockets.filter { _, owner in
+            guard case .version(let record) = owner else { return true }
+            return record.version != version
+        }
     }
 
     func name(of owner: SocketOwner) -> String {
         switch owner {
-        case .daemon(let what): what
-        case .vdi(let identifier):
-            directory.values.first { $0.identifier == identifier }.map { "VDI \(quoted($0.name))" }
-                ?? "another VDI"
+        case .daemon(let what): return what
+        case .version(let record):
+            guard let vdi = names[record.identifier] else { return "another VDI" }
+            let snapshot = attachments[record.version]?.snapshotName
+            return "VDI \(quoted(VersionName(vdi: vdi, snapshot: snapshot).description))"
         }
     }
 
     func describe(_ attachment: Attachment, vdi name: String) -> AttachmentDescription {
         let record = attachment.record
         let socket = record.socketPath ?? nbdSocketPath
+        let export = VersionName(vdi: name, snapshot: attachment.snapshotName).description
         return AttachmentDescription(
-            vdi: name, kind: record.kind, socket: socket,
-            uri: record.kind == .nbd ? nbdURI(export: name, socketPath: socket) : nil,
+            vdi: name, snapshot: attachment.snapshotName, kind: record.kind, socket: socket,
+            uri: record.kind == .nbd ? nbdURI(export: export, socketPath: socket) : nil,
             readOnly: record.isReadOnly, serving: attachment.problem == nil,
             problem: attachment.problem)
     }
 
-    func attached(_ entry: Entry, _ attachment: Attachment, _ what: String) -> ControlError {
-        let location = describe(attachment, vdi: entry.name).location
+    func attached(_ version: Version, _ attachment: Attachment, _ what: String) -> ControlError {
+        let location = describe(attachment, vdi: version.entry.name).location
         return ControlError(
-            .attached, "VDI \(quoted(entry.name)) \(what) (at \(location)); detach it first")
+            .attached, "\(version.title) \(what) (at \(location)); detach it first")
+    }
+
+    func attached(_ entry: Entry, _ attachment: Attachment, _ what: String) -> ControlError {
+        attached(Version(entry: entry, snapshot: nil), attachment, what)
     }
 }

@@ -8,20 +8,28 @@ import ParallaxCore
 extension ControlPlane {
     /// Learns the VDIs and reads the attachments file. Before it returns nothing else is called.
     package func load() async throws(ControlError) {
-        let states = try await allVDIs()
-        for (shard, state) in states where state.phase == .active { register(state, shard: shard) }
-        for record in try file.load() {
-            guard directory.values.contains(where: { $0.identifier == record.identifier }) else {
+        for (shard, state) in try await allVDIs() where state.phase == .active {
+            register(state, shard: shard)
+        }
+        let records = try file.load()
+        let wanted = Set(records.compactMap(\.snapshot))
+        let snapshotNames = try await loadSnapshots(namesOf: wanted)
+        for record in records {
+            let snapshotName = record.snapshot.flatMap { snapshotNames[$0] }
+            guard names[record.identifier] != nil,
+                record.snapshot == nil || snapshotName != nil
+            else {
                 // Only a file that was edited, or a store put back from a copy, leads here. Such
                 // an attachment can never serve, so it must not keep the daemon from being ready.
                 log.warning(
-                    "forgot an attachment: the store has no such VDI",
+                    "forgot an attachment: the store has no such VDI or snapshot",
                     metadata: ["vdi": "\(record.identifier.hexadecimal)"])
                 continue
             }
-            remembered[record.identifier] = record
-            attachments[record.identifier] = Attachment(
-                record: record, problem: "it has not been restored yet")
+            remembered[record.version] = record
+            attachments[record.version] = Attachment(
+                record: record, snapshotName: snapshotName,
+                problem: "it has not been restored yet")
         }
     }
 
@@ -35,40 +43,51 @@ extension ControlPlane {
                 "two VDIs have the same name; rename one",
                 metadata: ["name": "\(state.name)", "shown_as": "\(name)"])
         }
-        directory[name] = Entry(
-            identifier: state.identifier, name: name, shard: shard, sizeBytes: state.sizeBytes)
+        put(
+            Entry(
+                identifier: state.identifier, name: name, shard: shard,
+                sizeBytes: state.sizeBytes, attributes: state.attributes))
         population[shard] += 1
     }
 
     /// Serves every remembered attachment that does not serve. Those that fail are logged once for
     /// each new reason, and stay remembered.
     package func restoreAttachments() async {
-        let entries = directory.values.filter { attachments[$0.identifier]?.problem != nil }
-        for entry in entries.sorted(by: { $0.name < $1.name }) {
-            await restore(entry.identifier, name: entry.name)
+        let missing = attachments.values.filter { $0.problem != nil }
+            .compactMap { attachment in
+                names[attachment.record.identifier].map {
+                    (
+                        name: VersionName(vdi: $0, snapshot: attachment.snapshotName),
+                        version: attachment.record.version
+                    )
+                }
+            }
+        for (name, version) in missing.sorted(by: { $0.name.description < $1.name.description }) {
+            await restore(version, name: name)
         }
         updateState()
     }
 
-    private func restore(_ identifier: VDIIdentifier, name: String) async {
+    private func restore(_ version: VersionReference, name: VersionName) async {
         do throws(ControlError) {
-            try await changing([name]) {
+            try await changing([name.vdi]) {
                 // It may have been detached, attached anew, or renamed while we waited.
-                guard let entry = directory[name], entry.identifier == identifier,
-                    let attachment = attachments[identifier], attachment.problem != nil
+                guard let attachment = attachments[version], attachment.problem != nil,
+                    let entry = directory[name.vdi],
+                    entry.identifier == attachment.record.identifier
                 else { return }
                 try await serve(attachment.record, entry: entry)
-                attachments[identifier]?.problem = nil
+                attachments[version]?.problem = nil
                 log.info("attachment restored", metadata: ["vdi": "\(name)"])
             }
         } catch {
-            guard error.kind != .stopping, let attachment = attachments[identifier] else { return }
+            guard error.kind != .stopping, let attachment = attachments[version] else { return }
             if attachment.problem != error.message {
                 log.error(
                     "attachment not restored",
                     metadata: ["vdi": "\(name)", "reason": "\(error.message)"])
             }
-            attachments[identifier]?.problem = error.message
+            attachments[version]?.problem = error.message
         }
     }
 

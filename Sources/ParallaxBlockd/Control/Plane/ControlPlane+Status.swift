@@ -19,6 +19,7 @@ extension ControlPlane {
         return DaemonStatus(
             version: parallaxVersion, processIdentifier: getpid(), state: state, store: store,
             engine: shards.first?.engine ?? "none", vdiCount: directory.count,
+            snapshotCount: logs.values.reduce(0) { $0 + $1.count },
             attachmentCount: attachments.count, missing: missing(), shards: shards)
     }
 
@@ -44,18 +45,17 @@ extension ControlPlane {
     }
 
     private func missing() -> [MissingAttachment] {
-        let names = Dictionary(
-            directory.values.map { ($0.identifier, $0.name) }, uniquingKeysWith: { $1 })
-        return
-            attachments.values
+
+        attachments.values
             .compactMap { attachment in
                 guard let problem = attachment.problem else { return nil }
                 let record = attachment.record
                 return MissingAttachment(
                     vdi: names[record.identifier] ?? record.identifier.hexadecimal,
-                    kind: record.kind, socket: record.socketPath ?? nbdSocketPath, reason: problem)
+                    snapshot: attachment.snapshotName, kind: record.kind,
+                    socket: record.socketPath ?? nbdSocketPath, reason: problem)
             }
-            .sorted { $0.vdi < $1.vdi }
+            .sorted { ($0.vdi, $0.snapshot ?? "") < ($1.vdi, $1.snapshot ?? "") }
     }
 
     private func shardStatuses() async throws(ControlError) -> [ShardStatus] {

@@ -8,43 +8,69 @@ import ParallaxCore
 extension ControlPlane {
     /// Every VDI, sorted by name.
     package func list() async throws(ControlError) -> [VDIDescription] {
-        let states = try await allVDIs()
-        let names = Dictionary(
-            directory.values.map { ($0.identifier, $0.name) }, uniquingKeysWith: { $1 })
-        return
-            states
-            .filter { $0.state.phase == .active }
-            .map { describe($0.state, name: names[$0.state.identifier], shard: $0.shard) }
-            .sorted { $0.name < $1.name }
+        let entries = directory.values.sorted { $0.name < $1.name }
+        return try await describe(entries)
     }
 
     package func show(_ name: String) async throws(ControlError) -> VDIDescription {
-        let entry = try entry(name)
-        return try await description(of: entry)
+        try await description(of: entry(name))
     }
 
     package func create(_ request: CreateVDIRequest) async throws(ControlError) -> VDIDescription {
         let name = request.name
         try VDIName.validate(name)
-        try VDISize.validate(request.sizeBytes)
+        if let from = request.from {
+            return try await clone(from, to: name, sizeBytes: request.sizeBytes)
+        }
+        guard let sizeBytes = request.sizeBytes else {
+            throw ControlError(.invalid, "a new VDI needs a size, or a snapshot to begin as")
+        }
+        try VDISize.validate(sizeBytes)
         return try await changing([name]) {
             try requireFree(name)
-            let position = emptiestShard()
-            population[position] += 1
-            do {
-                let state = try await runtime.shards[position].create(
-                    name: name, sizeBytes: request.sizeBytes)
-                directory[name] = Entry(
-                    identifier: state.identifier, name: name, shard: position,
-                    sizeBytes: state.sizeBytes)
-                log.info(
-                    "VDI created",
-                    metadata: ["vdi": "\(name)", "size": "\(ByteSize.format(state.sizeBytes))"])
-                return describe(state, name: name, shard: position)
-            } catch {
-                population[position] -= 1
-                throw error
+            let change = CatalogChange.create(
+                name: name, sizeBytes: sizeBytes, createdAtNanoseconds: now())
+            let entry = try await make(change, name: name, shard: emptiestShard())
+            log.info(
+                "VDI created",
+                metadata: ["vdi": "\(name)", "size": "\(ByteSize.format(sizeBytes))"])
+            return try await description(of: entry)
+        }
+    }
+
+    /// Makes a VDI, empty or a clone, with what new ones begin with. Call it with the lock of the
+    /// name held.
+    func make(_ change: CatalogChange, name: String, shard position: Int) async throws -> Entry {
+        let shard = runtime.shards[position]
+        population[position] += 1
+        do {
+            guard case .vdi(let identifier) = try await shard.change(change) else {
+                throw ControlError(.internalError, "the shard answered something else")
             }
+            guard let state = try await shard.vdis([identifier]).first else {
+                throw ControlError(.internalError, "VDI \(quoted(name)) went away at once")
+            }
+            let entry = Entry(
+                identifier: identifier, name: name, shard: position, sizeBytes: state.sizeBytes,
+                attributes: state.attributes)
+            try await begin(entry)
+            return entry
+        } catch {
+            population[position] -= 1
+            throw error
+        }
+    }
+
+    /// Gives a new VDI the default policy. One that cannot have it is not made.
+    private func begin(_ entry: Entry) async throws {
+        put(entry)
+        guard !defaultPolicy.isEmpty else { return }
+        do {
+            try await set(VDIAttributes(policy: defaultPolicy), of: entry)
+        } catch {
+            forget(entry)
+            _ = try? await shard(of: entry).change(.delete(entry.identifier))
+            throw error
         }
     }
 
@@ -52,14 +78,17 @@ extension ControlPlane {
     package func change(
         _ name: String, _ request: ChangeVDIRequest
     ) async throws(ControlError) -> VDIDescription {
-        switch (request.name, request.sizeBytes) {
-        case (let newName?, nil):
+        switch (request.name, request.sizeBytes, request.template) {
+        case (let newName?, nil, nil):
             return try await rename(name, to: newName)
-        case (nil, let sizeBytes?):
+        case (nil, let sizeBytes?, nil):
             return try await resize(name, to: sizeBytes, mayShrink: request.shrink ?? false)
+        case (nil, nil, let isTemplate?):
+            return try await setTemplate(name, isTemplate)
         default:
             throw ControlError(
-                .invalid, "a change has either a \"name\" or a \"size_bytes\", and one of them")
+                .invalid,
+                "a change has either a \"name\", a \"size_bytes\" or a \"template\"")
         }
     }
 
@@ -71,10 +100,10 @@ extension ControlPlane {
             var entry = try entry(name)
             // Two spellings of one name are equal to Swift, and such a rename is no conflict.
             if newName != name { try requireFree(newName) }
-            try await shard(of: entry).rename(identifier: entry.identifier, name: newName)
-            directory[name] = nil
+            try await shard(of: entry).change(.rename(entry.identifier, name: newName))
+            forget(entry)
             entry.name = newName
-            directory[newName] = entry
+            put(entry)
             log.info("VDI renamed", metadata: ["vdi": "\(name)", "to": "\(newName)"])
             return try await description(of: entry)
         }
@@ -90,10 +119,10 @@ extension ControlPlane {
                 try checkShrink(entry, to: sizeBytes, mayShrink: mayShrink)
             }
             if sizeBytes != entry.sizeBytes {
-                try await shard(of: entry).resize(
-                    identifier: entry.identifier, sizeBytes: sizeBytes)
+                try await shard(of: entry).change(
+                    .resize(entry.identifier, sizeBytes: sizeBytes))
                 entry.sizeBytes = sizeBytes
-                directory[name] = entry
+                put(entry)
                 log.info(
                     "VDI resized",
                     metadata: ["vdi": "\(name)", "size": "\(ByteSize.format(sizeBytes))"])
@@ -112,24 +141,70 @@ extension ControlPlane {
                     + "smaller loses what lies beyond \(ByteSize.format(sizeBytes)), "
                     + "so it must be asked for with --shrink")
         }
-        guard let attachment = attachments[entry.identifier] else { return }
+        guard let attachment = attachments[.head(entry.identifier)] else { return }
         throw attached(entry, attachment, "cannot be made smaller while it is attached")
+    }
+
+    private func setTemplate(
+        _ name: String, _ isTemplate: Bool
+    ) async throws(ControlError) -> VDIDescription {
+        try await changing([name]) {
+            let entry = try entry(name)
+            if isTemplate, let attachment = attachments[.head(entry.identifier)],
+                !attachment.record.isReadOnly
+            {
+                throw attached(
+                    entry, attachment, "cannot become a template while it is attached for writing")
+            }
+            var attributes = entry.attributes
+            attributes.isTemplate = isTemplate
+            try await set(attributes, of: entry)
+            return try await description(of: self.entry(name))
+        }
+    }
+
+    /// Call it with the lock of the name held.
+    func set(_ attributes: VDIAttributes, of entry: Entry) async throws {
+        guard attributes != entry.attributes else { return }
+        try await shard(of: entry).change(.setAttributes(entry.identifier, attributes))
+        var entry = entry
+        entry.attributes = attributes
+        put(entry)
     }
 
     package func delete(_ name: String) async throws(ControlError) {
         try await changing([name]) {
             let entry = try entry(name)
-            if let attachment = attachments[entry.identifier] {
-                throw attached(entry, attachment, "cannot be deleted while it is attached")
-            }
-            try await shard(of: entry).delete(identifier: entry.identifier)
-            directory[name] = nil
+            try requireDeletable(entry)
+            try await shard(of: entry).change(.delete(entry.identifier))
+            counters.snapshotsDeleted += UInt64(logs[entry.identifier]?.count ?? 0)
+            logs[entry.identifier] = nil
+            forget(entry)
             population[entry.shard] -= 1
             log.info("VDI deleted", metadata: ["vdi": "\(name)"])
         }
     }
 
-    private func requireFree(_ name: String) throws(ControlError) {
+    private func requireDeletable(_ entry: Entry) throws(ControlError) {
+        if let attachment = attachments[.head(entry.identifier)] {
+            throw attached(entry, attachment, "cannot be deleted while it is attached")
+        }
+        for attachment in attachments.values
+        where attachment.record.identifier == entry.identifier {
+            let name = VersionName(vdi: entry.name, snapshot: attachment.snapshotName)
+            let what =
+                "cannot be deleted while its snapshot \(quoted(name.description)) is attached"
+            throw attached(entry, attachment, what)
+        }
+        guard let log = logs[entry.identifier], log.heldCount > 0 else { return }
+        let held = log.all.first { $0.isHeld }?.name ?? ""
+        throw ControlError(
+            .held,
+            "VDI \(quoted(entry.name)) cannot be deleted: \(log.heldCount) of its snapshots are "
+                + "held, such as \(quoted(held)); release them first")
+    }
+
+    func requireFree(_ name: String) throws(ControlError) {
         guard directory[name] == nil else {
             throw ControlError(.nameTaken, "there is already a VDI called \(quoted(name))")
         }
@@ -140,22 +215,61 @@ extension ControlPlane {
     }
 
     func description(of entry: Entry) async throws(ControlError) -> VDIDescription {
-        try requireRunning()
-        let shard = shard(of: entry)
-        let states = try await translatingErrors { try await shard.vdis() }
-        guard let state = states.first(where: { $0.identifier == entry.identifier }) else {
+        guard let description = try await describe([entry]).first else {
             throw ControlError(.notFound, "there is no VDI called \(quoted(entry.name)) any more")
         }
-        return describe(state, name: entry.name, shard: entry.shard)
+        return description
     }
 
-    private func describe(_ state: VDIState, name: String?, shard: Int) -> VDIDescription {
-        let name = name ?? state.name
-        let attachment = attachments[state.identifier].map { describe($0, vdi: name) }
-        return VDIDescription(
+    /// Those that are still there, in that order.
+    private func describe(_ entries: [Entry]) async throws(ControlError) -> [VDIDescription] {
+        try requireRunning()
+        var states: [VDIIdentifier: VDIState] = [:]
+        var parents: [SnapshotIdentifier: String] = [:]
+        for (position, ofShard) in Dictionary(grouping: entries, by: \.shard) {
+            let found = try await vdis(ofShard.map(\.identifier), shard: position)
+            for state in found { states[state.identifier] = state }
+            let names = try await snapshotNames(Set(found.compactMap(\.parent)), shard: position)
+            parents.merge(names) { $1 }
+        }
+        return entries.compactMap { entry in
+            guard let state = states[entry.identifier], state.phase == .active else { return nil }
+            return describe(
+                state, name: names[entry.identifier] ?? entry.name, shard: entry.shard,
+                parent: state.parent.flatMap { parents[$0] })
+        }
+    }
+
+    private func vdis(
+        _ identifiers: [VDIIdentifier], shard position: Int
+    ) async throws(ControlError) -> [VDIState] {
+        let shard = runtime.shards[position]
+        return try await translatingErrors {
+            var states: [VDIState] = []
+            for batch in identifiers.batches(of: ShardBatch.descriptions) {
+                states += try await shard.vdis(Array(batch))
+            }
+            return states
+        }
+    }
+
+    private func describe(
+        _ state: VDIState, name: String, shard: Int, parent: String?
+    ) -> VDIDescription {
+        VDIDescription(
             name: name, identifier: state.identifier.hexadecimal, sizeBytes: state.sizeBytes,
             allocatedBytes: state.allocatedBytes,
             createdAt: UTCTime.format(secondsSince1970: state.createdAtSeconds), shard: shard,
-            attachment: attachment)
+            attachment: attachments[.head(state.identifier)].map { describe($0, vdi: name) },
+            isTemplate: state.attributes.isTemplate, parent: parent,
+            snapshotCount: logs[state.identifier]?.count ?? 0,
+            retention: policyText(state.attributes.policy))
+    }
+}
+
+extension Array {
+    /// Pieces of at most `size`, in order.
+    func batches(of size: Int) -> [ArraySlice<Element>] {
+        stride(from: 0, to: count, by: size).map { self[$0..<Swift.min($0 + size, count)] }
     }
 }

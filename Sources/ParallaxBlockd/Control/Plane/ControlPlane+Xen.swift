@@ -22,54 +22,55 @@ extension ControlPlane {
 
     func serveXen(_ record: AttachmentRecord, on shard: any ShardControl) async throws {
         try await shard.attachXen(
-            identifier: record.identifier, place: record.socketPath ?? "",
-            readOnly: record.isReadOnly, isNew: remembered[record.identifier] != record)
+            version: record.version, place: record.socketPath ?? "",
+            readOnly: record.isReadOnly, isNew: remembered[record.version] != record)
     }
 
     /// The same device of a domain is served once.
-    func claimXen(_ place: String, for identifier: VDIIdentifier) throws(ControlError) {
+    func claimXen(_ place: String, for record: AttachmentRecord) throws(ControlError) {
         let key = "xen " + place
-        if let owner = claimedSockets[key], owner != .vdi(identifier) {
+        if let owner = claimedSockets[key], owner != .version(record) {
             throw ControlError(
                 .socketUnusable,
                 "the device \(place) is in use by \(name(of: owner)); use another device")
         }
-        claimedSockets[key] = .vdi(identifier)
+        claimedSockets[key] = .version(record)
     }
 
     /// Forgets the attachments whose domains have gone, so that the VDIs are free again.
     package func releaseEndedXen() async {
-        for entry in directory.values where attachments[entry.identifier]?.record.kind == .xen {
-            if attachments[entry.identifier]?.problem != nil { await forgetIfGone(entry) }
+        for (version, attachment) in attachments where isGone(attachment) {
+            await release(version, attachment.problem ?? "")
         }
         for shard in runtime.shards {
-            for identifier in (try? await shard.endedXen()) ?? [] {
-                guard let entry = directory.values.first(where: { $0.identifier == identifier })
-                else { continue }
-                await release(entry, "its Xen domain or device is gone")
+            for version in (try? await shard.endedXen()) ?? [] {
+                await release(version, "its Xen domain or device is gone")
             }
         }
     }
 
     /// A domain's number means nothing once the domain is gone; a name may come back.
-    private func forgetIfGone(_ entry: Entry) async {
-        guard let attachment = attachments[entry.identifier], let problem = attachment.problem,
+    private func isGone(_ attachment: Attachment) -> Bool {
+        guard attachment.record.kind == .xen, let problem = attachment.problem,
             let address = attachment.record.socketPath.flatMap({ XenAddress($0) }),
-            UInt32(address.domain) != nil,
-            problem == "\(XenError.noSuchDomain(address.domain))"
-        else { return }
-        await release(entry, problem)
+            UInt32(address.domain) != nil
+        else { return false }
+        return problem == "\(XenError.noSuchDomain(address.domain))"
     }
 
-    private func release(_ entry: Entry, _ reason: String) async {
-        if let place = attachments[entry.identifier]?.record.socketPath { xenNodes.remove(place) }
+    private func release(_ version: VersionReference, _ reason: String) async {
+        guard let attachment = attachments[version],
+            let vdi = names[attachment.record.identifier]
+        else { return }
+        if let place = attachment.record.socketPath { xenNodes.remove(place) }
+        let name = VersionName(vdi: vdi, snapshot: attachment.snapshotName)
         do throws(ControlError) {
-            try await detach(entry.name)
-            log.info("attachment ended", metadata: ["vdi": "\(entry.name)", "reason": "\(reason)"])
+            try await detach(name)
+            log.info("attachment ended", metadata: ["vdi": "\(name)", "reason": "\(reason)"])
         } catch {
             log.debug(
                 "an ended attachment is kept",
-                metadata: ["vdi": "\(entry.name)", "reason": "\(error.message)"])
+                metadata: ["vdi": "\(name)", "reason": "\(error.message)"])
         }
     }
 
@@ -93,17 +94,21 @@ extension ControlPlane {
     }
 
     private func attach(_ node: XenDiskNode) async throws(ControlError) {
-        try await changing([node.vdi]) {
-            let entry = try entry(node.vdi)
-            if let existing = attachments[entry.identifier] {
-                throw attached(entry, existing, "is already attached")
+        let name = try VersionName(node.vdi)
+        try await changing([name.vdi]) {
+            let version = try version(name)
+            if let existing = attachments[version.reference] {
+                throw attached(version, existing, "is already attached")
             }
+            let request = AttachRequest(kind: .xen, socket: node.path, readOnly: node.readOnly)
             let record = AttachmentRecord(
-                identifier: entry.identifier, kind: .xen, socketPath: node.path,
-                isReadOnly: node.readOnly)
-            try await serve(record, entry: entry)
-            attachments[entry.identifier] = Attachment(record: record, problem: nil)
-            log.info("attached", metadata: ["vdi": "\(node.vdi)", "at": "\(node.path)"])
+                identifier: version.entry.identifier, snapshot: version.snapshot?.identifier,
+                kind: .xen, socketPath: node.path,
+                isReadOnly: try Self.isReadOnly(request, version))
+            try await serve(record, entry: version.entry)
+            attachments[version.reference] = Attachment(
+                record: record, snapshotName: version.snapshot?.name)
+            log.info("attached", metadata: ["vdi": "\(version.name)", "at": "\(node.path)"])
         }
     }
 }

@@ -4,6 +4,7 @@
 package import Logging
 package import ParallaxControl
 import ParallaxCore
+import ParallaxRetention
 
 /// The daemon's one view of its VDIs and attachments, and the only way to change them.
 ///
@@ -12,7 +13,8 @@ import ParallaxCore
 /// - I1: a name is in `directory` at most once, and every active VDI of every shard is in it.
 /// - I2: an operation that changes a VDI holds the lock of its name; a rename holds both names'.
 /// - I3: `remembered` equals what the attachments file holds.
-/// - I4: a VDI that serves, or is about to, owns its socket's path in `claimedSockets`.
+/// - I4: a version that serves, or is about to, owns its socket's path in `claimedSockets`.
+/// - I5: `logs` has every snapshot of every active VDI, unless its group is not finished.
 ///
 /// It does no I/O on disks or sockets itself, except for the attachments file.
 package actor ControlPlane {
@@ -22,35 +24,75 @@ package actor ControlPlane {
         var name: String
         var shard: Int
         var sizeBytes: UInt64
+        var attributes = VDIAttributes()
+    }
+
+    /// One of a VDI's versions, found by what the user called it.
+    struct Version {
+        var entry: Entry
+        /// nil: the head.
+        var snapshot: SnapshotEntry?
+
+        var reference: VersionReference {
+            snapshot.map { .snapshot($0.identifier) } ?? .head(entry.identifier)
+        }
+
+        var name: VersionName { VersionName(vdi: entry.name, snapshot: snapshot?.name) }
+
+        /// `VDI "a"` or `snapshot "a@b"`, for messages.
+        var title: String {
+            "\(snapshot == nil ? "VDI" : "snapshot") \(quoted(name.description))"
+        }
     }
 
     /// A remembered attachment; `problem` is nil while it serves.
     struct Attachment {
         var record: AttachmentRecord
+        var snapshotName: String?
         var problem: String?
     }
 
     enum SocketOwner: Equatable {
         case daemon(String)
-        case vdi(VDIIdentifier)
+        case version(AttachmentRecord)
+    }
+
+    /// What was done with versions since the start.
+    struct Counters {
+        var snapshotsMade: UInt64 = 0
+        var snapshotsDeleted: UInt64 = 0
+        var clonesMade: UInt64 = 0
+        var rollbacks: UInt64 = 0
+        var groupsMade: UInt64 = 0
+        var groupsFailed: UInt64 = 0
     }
 
     let runtime: StoreRuntime
     let nbdSocketPath: String
     let file: AttachmentsFile
     let log: Logger
+    let now: @Sendable () -> UInt64
     let onStateChange: @Sendable (DaemonState, _ summary: String) -> Void
 
     var state = DaemonState.starting
-    var directory: [String: Entry] = [:]
-    var attachments: [VDIIdentifier: Attachment] = [:]
-    var remembered: [VDIIdentifier: AttachmentRecord] = [:]
+    /// Change it with `put` and `forget`.
+    private(set) var directory: [String: Entry] = [:]
+    private(set) var names: [VDIIdentifier: String] = [:]
+    /// The snapshots of each VDI that has some.
+    var logs: [VDIIdentifier: SnapshotLog] = [:]
+    var attachments: [VersionReference: Attachment] = [:]
+    var remembered: [VersionReference: AttachmentRecord] = [:]
     /// By canonical path.
     var claimedSockets: [String: SocketOwner]
     /// The tool stack's Xen nodes that have been seen to, by path.
     var xenNodes: Set<String> = []
     /// VDIs on each shard, those being created included.
     var population: [Int]
+    var counters = Counters()
+    /// What new VDIs begin with, as the store keeps it; empty for none.
+    let defaultPolicy: String
+    /// Policies as words, by what the store has.
+    var policyTexts: [String: String] = [:]
 
     private var locks: [String: [CheckedContinuation<Void, Never>]] = [:]
     private var activeChanges = 0
@@ -60,12 +102,15 @@ package actor ControlPlane {
     /// have changed.
     package init(
         runtime: StoreRuntime, configuration: DaemonConfiguration, log: Logger,
+        now: @escaping @Sendable () -> UInt64 = WallClock.nanoseconds,
         onStateChange: @escaping @Sendable (DaemonState, String) -> Void = { _, _ in }
     ) {
         self.runtime = runtime
         self.log = log
+        self.now = now
         self.onStateChange = onStateChange
         nbdSocketPath = configuration.nbdSocketPath
+        defaultPolicy = configuration.defaultPolicy?.json ?? ""
         file = AttachmentsFile(
             stateDirectory: configuration.stateDirectory, storeUUID: runtime.identity.uuid)
         claimedSockets = [
@@ -144,6 +189,51 @@ package actor ControlPlane {
             throw ControlError(.notFound, "there is no VDI called \(quoted(name))")
         }
         return entry
+    }
+
+    func put(_ entry: Entry) {
+        directory[entry.name] = entry
+        names[entry.identifier] = entry.name
+    }
+
+    func forget(_ entry: Entry) {
+        directory[entry.name] = nil
+        names[entry.identifier] = nil
+    }
+
+    /// The version called `name`. Call it with the lock of the VDI held, unless it is only shown.
+    func version(_ name: VersionName) throws(ControlError) -> Version {
+        let entry = try entry(name.vdi)
+        guard let selector = name.snapshot else { return Version(entry: entry, snapshot: nil) }
+        let log = logs[entry.identifier]
+        if let snapshot = log?.resolve(selector, nowNanoseconds: now()) {
+            return Version(entry: entry, snapshot: snapshot)
+        }
+        throw ControlError(.notFound, Self.noSnapshot(selector, entry, oldest: log?.oldest))
+    }
+
+    /// The same, which must be a snapshot.
+    func snapshot(
+        _ name: VersionName
+    ) throws(ControlError) -> (version: Version, snapshot: SnapshotEntry) {
+        let version = try version(name)
+        guard let snapshot = version.snapshot else {
+            throw ControlError(
+                .invalid, "\(quoted(name.description)) names no snapshot; write VDI@SNAPSHOT")
+        }
+        return (version, snapshot)
+    }
+
+    private static func noSnapshot(
+        _ selector: String, _ entry: Entry, oldest: SnapshotEntry?
+    ) -> String {
+        let vdi = "VDI \(quoted(entry.name))"
+        guard let oldest else { return "\(vdi) has no snapshots" }
+        guard SnapshotSelector(selector, nowNanoseconds: 0) != nil else {
+            return "\(vdi) has no snapshot called \(quoted(selector))"
+        }
+        return "\(vdi) has no snapshot from then (\(quoted(selector))); its oldest is "
+            + quoted(oldest.name)
     }
 
     func shard(of entry: Entry) -> any ShardControl { runtime.shards[entry.shard] }

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Logging
+package import ParallaxControl
+import ParallaxCore
+
+extension ControlPlane {
+    /// Time that the members may take to be cut: guests wait for it.
+    private static var groupLimit: Duration { .seconds(10) }
+    /// A lock that no VDI's name can be: groups are cut one after the other.
+    private static var groupLock: String { "\u{0}group" }
+
+    /// One atomic cut through several VDIs, on any shards: all snapshots are made, or none.
+    ///
+    /// ```
+    ///  every shard   cut its members, make them durable          answers
+    ///  then          finishGroup(commit) on one shard after the other
+    ///  a crash       before the first is durable there: all are taken back or shown at the start,
+    ///                by whether every member is there (`SnapshotLoader.isComplete`)
+    /// ```
+    package func createGroup(
+        _ request: CreateSnapshotRequest
+    ) async throws(ControlError) -> SnapshotGroup {
+        try Self.validate(request)
+        let vdis = request.vdis ?? []
+        guard 1...GroupCut.memberLimit ~= vdis.count else {
+            throw ControlError(
+                .invalid, "a group has from 1 to \(GroupCut.memberLimit) VDIs in \"vdis\"")
+        }
+        // Two spellings of one name are one VDI.
+        var seen: Set<String> = []
+        for vdi in vdis where !seen.insert(vdi).inserted {
+            throw ControlError(.invalid, "VDI \(quoted(vdi)) is named twice in the group")
+        }
+        return try await changing(vdis + [Self.groupLock]) {
+            var entries: [Entry] = []
+            for vdi in vdis { entries.append(try entry(vdi)) }
+            let createdAt = now()
+            let name = try snapshotName(request.name, at: createdAt, of: entries)
+            let group = GroupCut.makeNumber(members: vdis.count)
+            let details = try Self.details(name, request, group: group)
+            let made = try await cut(entries, group, details, createdAt)
+            counters.groupsMade += 1
+            log.info(
+                "group snapshot made",
+                metadata: ["vdis": "\(vdis.count)", "snapshot": "\(name)"])
+            var descriptions: [SnapshotDescription] = []
+            for (entry, identifier) in zip(entries, made) {
+                let snapshot = register(identifier, details, createdAt, of: entry)
+                descriptions.append(try await description(of: snapshot, entry))
+            }
+            return SnapshotGroup(snapshots: descriptions)
+        }
+    }
+
+    /// Makes the members; in the order of `entries`.
+    private func cut(
+        _ entries: [Entry], _ group: UInt64, _ details: SnapshotDetails, _ createdAt: UInt64
+    ) async throws(ControlError) -> [SnapshotIdentifier] {
+        let byShard = Dictionary(grouping: entries, by: \.shard)
+        let cut = GroupCut(
+            group: group, members: entries.count, shards: byShard.keys.map { runtime.shards[$0] })
+        let watchdog = Task {
+            try await Task.sleep(for: Self.groupLimit)
+            cut.giveUp()
+        }
+        let results = await cutAll(byShard, cut, details, createdAt)
+        watchdog.cancel()
+        var made: [VDIIdentifier: SnapshotIdentifier] = [:]
+        var failure: ControlError?
+        for (identifier, result) in results {
+            switch result {
+            case .success(.snapshot(let snapshot)): made[identifier] = snapshot
+            case .success:
+                failure = ControlError(.internalError, "a shard answered something else")
+            case .failure(let error): failure = failure ?? error
+            }
+        }
+        let holders = Set(
+            entries.filter { made[$0.identifier] != nil }.map(\.shard))
+        if failure == nil && cut.wasGivenUp {
+            failure = ControlError(
+                .ioError, "the VDIs were not cut within \(Self.groupLimit); the store is too slow")
+        }
+        if let failure {
+            counters.groupsFailed += 1
+            try await finish(group, on: holders, commit: false)
+            throw failure
+        }
+        try await finish(group, on: holders, commit: true)
+        return entries.compactMap { made[$0.identifier] }
+    }
+
+    /// What became of each member.
+    private func cutAll(
+        _ byShard: [Int: [Entry]], _ cut: GroupCut, _ details: SnapshotDetails,
+        _ createdAt: UInt64
+    ) async -> [(VDIIdentifier, CatalogResult)] {
+        let shards = runtime.shards
+        return await withTaskGroup(of: [(VDIIdentifier, CatalogResult)].self) { tasks in
+            for (position, members) in byShard {
+                let identifiers = members.map(\.identifier)
+                tasks.addTask {
+                    let changes = identifiers.map {
+                        CatalogChange.snapshot(
+                            $0, details, createdAtNanoseconds: createdAt, group: cut.group)
+                    }
+                    do {
+                        let results = try await shards[position].snapshot(changes, in: cut)
+                        return Array(zip(identifiers, results))
+                    } catch {
+                        cut.giveUp()
+                        let reason =
+                            error as? ControlError ?? ControlError(.internalError, "\(error)")
+                        return identifiers.map { ($0, .failure(reason)) }
+                    }
+                }
+            }
+            var all: [(VDIIdentifier, CatalogResult)] = []
+            for await results in tasks { all += results }
+            return all
+        }
+    }
+
+    private func finish(
+        _ group: UInt64, on positions: Set<Int>, commit: Bool
+    ) async throws(ControlError) {
+        for position in positions.sorted() {
+            let shard = runtime.shards[position]
+            do throws(ControlError) {
+                _ = try await translatingErrors {
+                    try await shard.change(.finishGroup(group, commit: commit))
+                }
+            } catch {
+                // Only a store that cannot be written fails here. What the group becomes is
+                // decided at the next start, for all members alike.
+                throw ControlError(
+                    error.kind,
+                    "the group snapshot was not finished (\(error.message)); "
+                        + "\(commit ? "it is there" : "it is gone") after the daemon's next start")
+            }
+        }
+    }
+}

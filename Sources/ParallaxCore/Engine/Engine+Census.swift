@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// What a full walk of all trees finds, beside what the tables say.
+package struct EngineCensus: Sendable {
+    /// Distinct blocks to which anything refers, by extent: data, nodes, record pages.
+    package var liveBlocks: [UInt64: Int] = [:]
+    /// The same by the table of extents. Extents without live blocks are in neither.
+    package var countedBlocks: [UInt64: Int] = [:]
+    /// What each visible snapshot alone holds, in blocks, and what is recorded of it (nil: not
+    /// counted yet).
+    package var exclusiveBlocks: [SnapshotIdentifier: UInt64] = [:]
+    package var recordedExclusive: [SnapshotIdentifier: UInt64?] = [:]
+    package var liveNodes = 0
+    package var countedNodes = 0
+    package var problems: [String] = []
+
+    package init() {}
+}
+
+/// Walks every tree from its root, in no hurry: for tests and for checks, never for requests.
+private struct CensusTaker {
+    /// Places of blocks seen so far; nodes are gone into once.
+    var nodes: Set<UInt64> = []
+    var blocks: Set<UInt64> = []
+    var census = EngineCensus()
+    let load: (UInt64, UnsafeMutableRawPointer) -> Void
+    /// Which nodes of the tree under way are given back already.
+    var deletion: ReclaimJob?
+
+    mutating func note(_ address: BlockAddress) {
+        if blocks.insert(address.rawValue).inserted {
+            census.liveBlocks[address.extent.rawValue, default: 0] += 1
+        }
+    }
+}
+
+extension Engine {
+    /// `load` copies the block at an offset of the store, for nodes that are not in memory.
+    package func census(
+        includingExclusive: Bool = true, load: @escaping (UInt64, UnsafeMutableRawPointer) -> Void
+    ) -> EngineCensus {
+        var taker = CensusTaker(load: load)
+        for handle in 0..<catalog.count where catalog.vdis[handle].kind == .head {
+            let head = catalog.vdis[handle]
+            visit(
+                TreeRoot(root: head.root, levels: head.levels), of: .vdi(handle), &taker)
+        }
+        for row in 0..<catalog.versions.count where catalog.versions[row].state != .free {
+            visit(tree(row), of: .version(row), &taker)
+        }
+        for reference in catalog.pages.pages.map(\.reference) + catalog.pages.index
+        where !reference.isHole {
+            taker.note(reference.address)
+        }
+        taker.census.liveNodes = taker.nodes.count
+        taker.census.countedNodes = forest.liveNodes
+        for index in 0..<forest.extents.count where forest.extents[index].live > 0 {
+            let extent = forest.extents[index]
+            taker.census.countedBlocks[extent.number.rawValue] = Int(extent.live)
+        }
+        if includingExclusive { countExclusive(&taker) }
+        return taker.census
+    }
+
+    private func tree(_ row: Int) -> TreeRoot {
+        TreeRoot(root: catalog.versions[row].root, levels: Int(catalog.versions[row].levels))
+    }
+
+    private func visit(_ tree: TreeRoot, of owner: RecordOwner, _ taker: inout CensusTaker) {
+        taker.deletion = nil
+        if let job = catalog.reclaim.job, job.purpose == .free, job.target == owner {
+            taker.deletion = job
+        }
+        guard tree.levels > 0 else { return }
+        visit(tree.root, level: tree.levels - 1, block: 0, &taker)
+    }
+
+    private func visit(
+        _ reference: BlockReference, level: Int, block: UInt64, _ taker: inout CensusTaker
+    ) {
+        guard !reference.isHole else { return }
+        if let job = taker.deletion {
+            if job.level > level || (job.level == level && block < job.cursor) { return }
+        }
+        guard let (entries, address) = content(reference, &taker) else { return }
+        if let address {
+            guard taker.nodes.insert(address.rawValue).inserted else { return }
+            taker.note(address)
+        }
+        let width = VDI.span(levels: level)
+        for slot in 0..<radixFanout where !entries[slot].isHole {
+            if level == 0 {
+                taker.note(entries[slot].address)
+            } else {
+                visit(
+                    entries[slot], level: level - 1, block: block + UInt64(slot) * width, &taker)
+            }
+        }
+    }
+
+    /// A copy of a node's entries, and its place if it has one.
+    private func content(
+        _ reference: BlockReference, _ taker: inout CensusTaker
+    ) -> ([BlockReference], BlockAddress?)? {
+        var frame: Int?
+        var address: BlockAddress? = reference.address
+        if reference.address.isResident {
+            let resident = reference.address.residentFrame
+            frame = resident
+            let state = forest.cache.frames[resident]
+            address = state.state == .dirty || state.isHole ? nil : state.address
+        } else if let found = forest.cache.find(reference.address),
+            forest.cache.frames[found].state != .loading
+        {
+            frame = found
+        }
+        if let frame { return (Self.entries(forest.cache.content(frame)), address) }
+        let block = BlockBuffer()
+        if let slot = forest.extents.slot(of: reference.address.extent),
+            reference.address.block < superblock.extentBlocks
+        {
+            taker.load(
+                superblock.byteOffset(slot: slot, block: reference.address.block), block.base)
+            if Checksum.ofBlock(block.base) == reference.checksum {
+                return (Self.entries(block.base), address)
+            }
+        }
+        taker.census.problems.append(
+            "the node at block \(reference.address.block) of extent "
+                + "\(reference.address.extent.rawValue) cannot be read")
+        return nil
+    }
+
+    private static func entries(_ base: UnsafeRawPointer) -> [BlockReference] {
+        Array(
+            UnsafeBufferPointer(
+                start: base.assumingMemoryBound(to: BlockReference.self), count: radixFanout))
+    }
+
+    private func countExclusive(_ taker: inout CensusTaker) {
+        for row in 0..<catalog.versions.count where catalog.isVisible(row) {
+            let version = catalog.versions[row]
+            let summary = catalog.summary(row: row)
+            taker.census.recordedExclusive[version.identifier] = .some(
+                summary.exclusiveBytes.map { $0 / UInt64(blockBytes) })
+            guard version.childCount < 2 else {
+                taker.census.exclusiveBlocks[version.identifier] = 0
+                continue
+            }
+            var others = blocks(of: .empty, &taker)
+            if version.parent >= 0 {
+                others.formUnion(blocks(of: tree(Int(version.parent)), &taker))
+            }
+            if let child = version.firstChild.row {
+                others.formUnion(blocks(of: tree(child), &taker))
+            } else if let child = version.firstChild.handle {
+                let head = catalog.vdis[child]
+                others.formUnion(
+                    blocks(of: TreeRoot(root: head.root, levels: head.levels), &taker))
+            }
+            let mine = blocks(of: tree(row), &taker)
+            taker.census.exclusiveBlocks[version.identifier] = UInt64(
+                mine.subtracting(others).count)
+        }
+    }
+
+    /// The places of a tree's data blocks.
+    private func blocks(of tree: TreeRoot, _ taker: inout CensusTaker) -> Set<UInt64> {
+        var found: Set<UInt64> = []
+        if tree.levels > 0 { collect(tree.root, level: tree.levels - 1, &found, &taker) }
+        return found
+    }
+
+    private func collect(
+        _ reference: BlockReference, level: Int, _ found: inout Set<UInt64>,
+        _ taker: inout CensusTaker
+    ) {
+        guard !reference.isHole, let (entries, _) = content(reference, &taker) else { return }
+        for slot in 0..<radixFanout where !entries[slot].isHole {
+            if level == 0 {
+                found.insert(entries[slot].address.rawValue)
+            } else {
+                collect(entries[slot], level: level - 1, &found, &taker)
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// The comparison under way, and those that wait.
+struct DiffQueue {
+    struct Job {
+        var query: DiffQuery
+        var ticket: UInt64
+        var cursor: UInt64
+        var ranges: [DiffRange] = []
+        var awaited = BlockAddress.hole
+        var isBroken = false
+        var nodes = 0
+    }
+
+    var job: Job?
+    var waiting = Fifo<(query: DiffQuery, ticket: UInt64)>()
+    var replies = Fifo<DiffReply>()
+
+    var hasWork: Bool { job != nil || !waiting.isEmpty }
+}
+
+/// Comparing two versions: their trees side by side, so that the cost is that of the difference,
+/// whatever the size of the disk.
+extension Engine {
+    /// Asks for a comparison; the answer comes from `nextDiffReply`.
+    package mutating func submit(diff: DiffQuery, ticket: UInt64) {
+        diffs.waiting.append((diff, ticket))
+    }
+
+    package mutating func nextDiffReply() -> DiffReply? { diffs.replies.popFirst() }
+
+    /// LIMIT: ranges in one answer; leaves that one answer, and one turn, looks at.
+    private static let rangesPerAnswer = 1024
+    private static let nodesPerAnswer = 16384
+    private static let nodesPerTurn = 64
+
+    mutating func advanceDiffs() {
+        var budget = Self.nodesPerTurn
+        while budget > 0, diffs.hasWork {
+            if diffs.job == nil, let (query, ticket) = diffs.waiting.popFirst() {
+                diffs.job = DiffQueue.Job(
+                    query: query, ticket: ticket, cursor: query.firstBlock)
+            }
+            guard stepDiff() else { return }
+            budget -= 1
+        }
+    }
+
+    /// Looks at one pair of leaves. False: it has to wait for a node.
+    private mutating func stepDiff() -> Bool {
+        guard var job = diffs.job else { return false }
+        guard let new = tree(of: job.query.new), let old = oldTree(job.query) else {
+            finish(job, .failure(.noSuchVersion))
+            return true
+        }
+        if job.isBroken {
+            finish(job, .failure(.ioError))
+            return true
+        }
+        let comparison = TreeComparison(mine: old, other: new, isSymmetric: true)
+        let isPermitted = loadPermits > 0 && !applierWaits
+        switch forest.nextDifference(comparison, from: job.cursor, mayLoad: isPermitted) {
+        case .nodes(let mine, let other, let block):
+            guard block < job.query.endBlock else {
+                finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: nil)))
+                return true
+            }
+            switch compareLeaves(&job, mine, other, block, mayLoad: isPermitted) {
+            case .success: break
+            case .failure(let wait): return waitForDiffNode(wait.difference)
+            }
+            job.cursor = block + UInt64(radixFanout)
+            job.nodes += 1
+            if job.ranges.count >= Self.rangesPerAnswer || job.nodes >= Self.nodesPerAnswer {
+                let next = job.cursor < job.query.endBlock ? job.cursor : nil
+                finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: next)))
+            } else {
+                diffs.job = job
+            }
+            return true
+        case .end:
+            finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: nil)))
+            return true
+        case .loading(let address): return waitForDiffNode(.loading(address))
+        case .starved: return waitForDiffNode(.starved)
+        }
+    }
+
+    private mutating func waitForDiffNode(_ difference: RadixForest.Difference) -> Bool {
+        if case .loading(let address) = difference {
+            diffs.job?.awaited = address
+            sendNodeLoads()
+        }
+        return false
+    }
+
+    private mutating func finish(_ job: DiffQueue.Job, _ result: Result<DiffAnswer, DiffError>) {
+        diffs.job = nil
+        diffs.replies.append(DiffReply(ticket: job.ticket, result: result))
+    }
+
+    private func oldTree(_ query: DiffQuery) -> TreeRoot? {
+        guard let old = query.old else { return .empty }
+        return tree(of: old)
+    }
+
+    private func tree(of version: VersionReference) -> TreeRoot? {
+        switch version {
+        case .head(let identifier):
+            handle(of: identifier).map {
+                TreeRoot(root: catalog.vdis[Int($0)].root, levels: catalog.vdis[Int($0)].levels)
+            }
+        case .snapshot(let identifier):
+            visibleRow(of: identifier).map {
+                TreeRoot(
+                    root: catalog.versions[$0].root, levels: Int(catalog.versions[$0].levels))
+            }
+        }
+    }
+
+    private mutating func compareLeaves(
+        _ job: inout DiffQueue.Job, _ mine: BlockReference, _ other: BlockReference,
+        _ block: UInt64, mayLoad: Bool
+    ) -> Result<Void, RadixForest.Wait> {
+        var frames: (old: Int?, new: Int?) = (nil, nil)
+        if !mine.isHole {
+            switch forest.frame(of: mine, level: 0, mayLoad: mayLoad) {
+            case .success(let frame): frames.old = frame
+            case .failure(let wait): return .failure(wait)
+            }
+        }
+        if !other.isHole {
+            switch forest.frame(of: other, level: 0, mayLoad: mayLoad) {
+            case .success(let frame): frames.new = frame
+            case .failure(let wait): return .failure(wait)
+            }
+        }
+        let first = max(job.query.firstBlock, block)
+        let end = min(job.query.endBlock, block + UInt64(radixFanout))
+        var position = first
+        while position < end {
+            let slot = Int(position % UInt64(radixFanout))
+            let before = frames.old.map { forest.cache.entries($0)[slot] } ?? .hole
+            let after = frames.new.map { forest.cache.entries($0)[slot] } ?? .hole
+            if let kind = Self.change(from: before, to: after) { job.note(position, kind) }
+            position += 1
+        }
+        return .success(())
+    }
+
+    private static func change(
+        from before: BlockReference, to after: BlockReference
+    ) -> DiffRange.Kind? {
+        if before.address == after.address { return nil }
+        guard after.isHole else { return .changed }
+        return after.holeKind == .zeroed ? .zeroed : .discarded
+    }
+}
+
+extension DiffQueue.Job {
+    mutating func note(_ block: UInt64, _ kind: DiffRange.Kind) {
+        if let last = ranges.last, last.kind == kind, last.firstBlock + last.blockCount == block {
+            ranges[ranges.count - 1].blockCount += 1
+        } else {
+            ranges.append(DiffRange(firstBlock: block, blockCount: 1, kind: kind))
+        }
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Reading the record pages of a checkpoint: versions first, then who continues whom, then VDIs.
+extension Engine {
+    mutating func loadRecords(
+        _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) {
+        catalog.pages.index = tables.index
+        var references: [BlockReference] = []
+        let index = try readBlocks(tables.index, root, medium: medium)
+        var reader = ByteReader(index.base, count: index.count)
+        while references.count < tables.pageCount, let reference = reader.takeReference() {
+            references.append(reference)
+        }
+        guard references.count == tables.pageCount else {
+            throw Self.damaged("the record pages of shard \(root.stream) are incomplete")
+        }
+        var loaded = LoadedRecords()
+        let window = 4096
+        for start in stride(from: 0, to: references.count, by: window) {
+            let part = Array(references[start..<min(start + window, references.count)])
+            let blocks = try readBlocks(part, root, medium: medium)
+            for (position, reference) in part.enumerated() {
+                let page = catalog.pages.load(reference)
+                if !reference.isHole {
+                    try read(page, blocks, at: position * blockBytes, root, &loaded)
+                }
+            }
+        }
+        try link(loaded, root)
+        catalog.pages.finishLoad()
+        try resumeReclaim(tables, root)
+    }
+
+    private struct LoadedRecords {
+        var parents: [(row: Int, parent: SnapshotIdentifier)] = []
+        var vdis: [(record: VDIRecord, page: UInt32)] = []
+    }
+
+    /// Reads many blocks at once, and checks them. A hole's content is zeros.
+    private func readBlocks(
+        _ references: [BlockReference], _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) -> BlockBuffer {
+        guard !references.isEmpty else { return BlockBuffer() }
+        let buffer = BlockBuffer(blocks: references.count)
+        let segments = UnsafeMutablePointer<DataSegment>.allocate(capacity: references.count)
+        defer { segments.deallocate() }
+        var commands: [StoreCommand] = []
+        for (index, reference) in references.enumerated() where !reference.isHole {
+            guard let slot = forest.extents.slot(of: reference.address.extent),
+                reference.address.block < superblock.extentBlocks
+            else { throw Self.damaged("the record pages of shard \(root.stream) lead nowhere") }
+            (segments + index).initialize(
+                to: DataSegment(base: buffer.base + index * blockBytes, count: blockBytes))
+            commands.append(
+                StoreCommand(
+                    operation: .read, tag: UInt64(index),
+                    offset: superblock.byteOffset(slot: slot, block: reference.address.block),
+                    byteCount: blockBytes, buffers: UnsafePointer(segments + index),
+                    bufferCount: 1))
+        }
+        let failure: MediumError? = commands.withUnsafeBufferPointer { buffer in
+            do throws(MediumError) {
+                try medium.readAll(buffer)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let failure { throw StoreError(failure) }
+        for (index, reference) in references.enumerated() where !reference.isHole {
+            guard Checksum.ofBlock(buffer.base + index * blockBytes) == reference.checksum else {
+                throw Self.damaged("the record pages of shard \(root.stream) fail their checksum")
+            }
+        }
+        return buffer
+    }
+
+    private mutating func read(
+        _ page: UInt32, _ blocks: borrowing BlockBuffer, at offset: Int, _ root: CheckpointRoot,
+        _ loaded: inout LoadedRecords
+    ) throws(StoreError) {
+        var reader = ByteReader(blocks.base, count: offset + blockBytes, at: offset)
+        guard let count = reader.take(UInt32.self), reader.take(UInt32.self) != nil else { return }
+        for _ in 0..<count {
+            var ahead = reader
+            let kind = ahead.skip(2) ? ahead.take(UInt8.self) : nil
+            if kind == VDIRecord.kind, let record = VDIRecord.decode(from: &reader) {
+                loaded.vdis.append((record, page))
+            } else if kind == VersionRecord.kind, let record = VersionRecord.decode(from: &reader),
+                insert(record, page)
+            {
+                loaded.parents.append((record.version.identifier.row, record.parent))
+            } else {
+                throw Self.damaged("a record of shard \(root.stream) makes no sense")
+            }
+        }
+    }
+
+    private mutating func insert(_ record: VersionRecord, _ page: UInt32) -> Bool {
+        var version = record.version
+        version.page = page
+        version.recordBytes = UInt16(record.encodedBytes)
+        guard version.identifier.stream == catalog.stream,
+            catalog.versions.insert(version, details: record.details)
+        else { return false }
+        let row = version.identifier.row
+        catalog.versions[row].isHeld = catalog.versions.decodedDetails(row).isHeld
+        catalog.pages.loadMember(.version(row), bytes: record.encodedBytes, on: page)
+        return true
+    }
+
+    private mutating func link(
+        _ loaded: LoadedRecords, _ root: CheckpointRoot
+    ) throws(StoreError) {
+        for (row, parent) in loaded.parents where parent.rawValue != 0 {
+            guard let parentRow = catalog.versions.row(of: parent),
+                catalog.versions[parentRow].epoch < catalog.versions[row].epoch
+            else { throw Self.damaged("shard \(root.stream) has lost a snapshot") }
+            catalog.addChild(.snapshot(row), to: Int32(parentRow))
+        }
+        for (record, page) in loaded.vdis {
+            guard catalog.insert(record, page: page) != nil else {
+                throw Self.damaged("shard \(root.stream) lists a VDI twice, or has lost a snapshot")
+            }
+        }
+        // In the order in which they were made.
+        for (row, _) in loaded.parents.sorted(by: {
+            catalog.versions[$0.row].identifier.sequence
+                < catalog.versions[$1.row].identifier.sequence
+        }) {
+            let version = catalog.versions[row]
+            guard version.state != .deleted else { continue }
+            guard let handle = catalog.handle(of: version.vdi) else {
+                throw Self.damaged("shard \(root.stream) has a snapshot of no VDI")
+            }
+            catalog.appendSnapshot(row, to: Int(handle))
+            if version.state == .pending { catalog.pendingRows.append(UInt32(row)) }
+        }
+    }
+
+    /// What was deleted and not given back when the checkpoint was made is taken up again.
+    private mutating func resumeReclaim(
+        _ tables: CheckpointTables, _ root: CheckpointRoot
+    ) throws(StoreError) {
+        var target: RecordOwner?
+        if let deletion = tables.deletion {
+            switch VersionReference(rawValue: deletion.target) {
+            case .head(let identifier):
+                target = catalog.handle(of: identifier).map { .vdi(Int($0)) }
+            case .snapshot(let identifier):
+                target = catalog.versions.row(of: identifier).map { .version($0) }
+            }
+            guard let target else {
+                throw Self.damaged("shard \(root.stream) is deleting what is not there")
+            }
+            let job = ReclaimJob(
+                purpose: .free, target: target, level: deletion.level, cursor: deletion.cursor)
+            catalog.reclaim.job = job
+            showProgress(job)
+        }
+        for row in 0..<catalog.versions.count where catalog.versions[row].state != .free {
+            if target != .version(row) { queue(row) }
+        }
+        for handle in 0..<catalog.count
+        where catalog.vdis[handle].kind == .head && catalog.vdis[handle].isDeleting
+            && target != .vdi(handle)
+        {
+            catalog.reclaim.vdis.append(UInt32(handle))
+        }
+    }
+}

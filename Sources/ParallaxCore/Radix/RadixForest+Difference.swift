@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// A tree to be compared: the root of a version or of a head.
+struct TreeRoot: BitwiseCopyable {
+    var root = BlockReference.hole
+    var levels = 0
+
+    static var empty: TreeRoot { TreeRoot() }
+}
+
+/// How two trees are to be compared.
+struct TreeComparison: BitwiseCopyable {
+    var mine: TreeRoot
+    var other: TreeRoot
+    /// Look for nodes of this level; 0 for leaves.
+    var level = 0
+    /// Pass over what of mine was born at or before this.
+    var floor: UInt32 = 0
+    /// Look also where only the other tree has anything.
+    var isSymmetric = false
+}
+
+extension RadixForest {
+    enum Difference {
+        /// Two nodes of the level at the same place, which begins at `block`, that are not the
+        /// same; either may be a hole.
+        case nodes(mine: BlockReference, other: BlockReference, block: UInt64)
+        /// The trees are the same from the asked block on.
+        case end
+        /// The node at this address is being loaded; ask again when it is there.
+        case loading(BlockAddress)
+        case starved
+    }
+
+    /// Finds the first place at or behind `block` where the trees differ. Subtrees that are the
+    /// same node are passed over as a whole, so the cost is that of the difference.
+    mutating func nextDifference(
+        _ comparison: TreeComparison, from block: UInt64, mayLoad: Bool
+    ) -> Difference {
+        let height = max(comparison.mine.levels, comparison.other.levels)
+        var block = block
+        while height > comparison.level, block < VDI.span(levels: height) {
+            switch descend(comparison, height: height, to: block, mayLoad: mayLoad) {
+            case .found(let difference): return difference
+            case .same(let end): block = end
+            }
+        }
+        return .end
+    }
+
+    private enum Descent {
+        case found(Difference)
+        /// Nothing differs up to this block.
+        case same(end: UInt64)
+    }
+
+    private mutating func descend(
+        _ comparison: TreeComparison, height: Int, to block: UInt64, mayLoad: Bool
+    ) -> Descent {
+        var level = height - 1
+        var mine = Self.top(comparison.mine, level: level, block: block)
+        var other = Self.top(comparison.other, level: level, block: block)
+        while true {
+            let width = VDI.span(levels: level + 1)
+            if level == comparison.level {
+                // A tree that is lower has no node here.
+                mine = mine ?? .hole
+                other = other ?? .hole
+            }
+            if let mine, let other {
+                if isSame(mine, other, comparison) {
+                    return .same(end: (block / width + 1) * width)
+                }
+                if level == comparison.level {
+                    return .found(
+                        .nodes(mine: mine, other: other, block: block / width * width))
+                }
+            }
+            let slot = Int(truncatingIfNeeded: block >> UInt64(radixBits * level)) & 255
+            level -= 1
+            if let reference = mine {
+                switch child(of: reference, slot: slot, level: level, mayLoad: mayLoad) {
+                case .success(let below): mine = below
+                case .failure(let wait): return .found(wait.difference)
+                }
+            } else {
+                mine = Self.top(comparison.mine, level: level, block: block)
+            }
+            if let reference = other {
+                switch child(of: reference, slot: slot, level: level, mayLoad: mayLoad) {
+                case .success(let below): other = below
+                case .failure(let wait): return .found(wait.difference)
+                }
+            } else {
+                other = Self.top(comparison.other, level: level, block: block)
+            }
+        }
+    }
+
+    /// The reference to a tree's node of `level`, if that is its root or above it: nil while
+    /// `block` is in the tree and the root further down.
+    private static func top(_ tree: TreeRoot, level: Int, block: UInt64) -> BlockReference? {
+        guard block < VDI.span(levels: tree.levels) else { return .hole }
+        return level == tree.levels - 1 ? tree.root : nil
+    }
+
+    private func isSame(
+        _ mine: BlockReference, _ other: BlockReference, _ comparison: TreeComparison
+    ) -> Bool {
+        if mine.isHole { return other.isHole || !comparison.isSymmetric }
+        return mine.birth <= comparison.floor || place(mine) == place(other)
+    }
+
+    /// The address of a node, also if the reference does not know yet that it has one.
+    private func place(_ reference: BlockReference) -> BlockAddress {
+        guard reference.address.isResident else { return reference.address }
+        let frame = cache.frames[reference.address.residentFrame]
+        return frame.state == .dirty || frame.isHole ? reference.address : frame.address
+    }
+
+    struct Wait: Error {
+        var difference: Difference
+    }
+
+    private mutating func child(
+        of reference: BlockReference, slot: Int, level: Int, mayLoad: Bool
+    ) -> Result<BlockReference, Wait> {
+        guard !reference.isHole else { return .success(.hole) }
+        return frame(of: reference, level: level + 1, mayLoad: mayLoad).map {
+            cache.entries($0)[slot]
+        }
+    }
+
+    /// The frame of a node, whose load is started if it is missing.
+    mutating func frame(
+        of reference: BlockReference, level: Int, mayLoad: Bool
+    ) -> Result<Int, Wait> {
+        if reference.address.isResident { return .success(reference.address.residentFrame) }
+        if let found = cache.find(reference.address) {
+            guard cache.frames[found].state != .loading else {
+                return .failure(Wait(difference: .loading(reference.address)))
+            }
+            cache.frames[found].isRecent = true
+            return .success(found)
+        }
+        guard mayLoad, let started = cache.beginLoad(reference, level: level) else {
+            return .failure(Wait(difference: .starved))
+        }
+        wantedLoads.append(UInt32(started))
+        return .failure(Wait(difference: .loading(reference.address)))
+    }
+}
