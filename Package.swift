@@ -38,6 +38,7 @@ let package = Package(
         // C shims: one header each, no logic beyond arithmetic and system calls.
         .target(name: "CChecksum", cSettings: c),
         .target(name: "CLinux", cSettings: c),
+        .target(name: "CXen", cSettings: c),
         .target(name: "CLiburing", cSettings: c, linkerSettings: [.linkedLibrary("uring")]),
         .target(name: "CLibaio", cSettings: c, linkerSettings: [.linkedLibrary("aio")]),
 
@@ -55,6 +56,9 @@ let package = Package(
             name: "ParallaxVhost", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
         .target(
             name: "ParallaxNBD", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
+        .target(
+            name: "ParallaxXen", dependencies: ["ParallaxCore", "CLinux", "CXen"],
+            swiftSettings: swift),
 
         // Control plane.
         .target(name: "ParallaxRetention", swiftSettings: swift),
@@ -63,8 +67,8 @@ let package = Package(
         .executableTarget(
             name: "ParallaxBlockd",
             dependencies: [
-                "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl",
-                "ParallaxRetention", "CLinux", argumentParser,
+                "ParallaxCore", "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxXen",
+                "ParallaxControl", "ParallaxRetention", "CLinux", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ],
@@ -85,11 +89,13 @@ let package = Package(
             dependencies: ["ParallaxSimulation", "ParallaxCore", argumentParser],
             swiftSettings: swift),
         .target(
-            name: "ParallaxGuest", dependencies: ["ParallaxCore", "CLinux"], swiftSettings: swift),
+            name: "ParallaxGuest", dependencies: ["ParallaxCore", "CLinux", "CXen"],
+            swiftSettings: swift),
         .executableTarget(
             name: "parallax-bench",
             dependencies: [
-                "ParallaxGuest", "ParallaxCore", "CLinux", argumentParser,
+                "ParallaxGuest", "ParallaxVhost", "ParallaxXen", "ParallaxCore", "CLinux",
+                argumentParser,
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: swift),
@@ -104,15 +110,15 @@ let package = Package(
         .testTarget(
             name: "ParallaxFrontendTests",
             dependencies: [
-                "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxCore", "CLinux",
-                "ParallaxSimulation",
+                "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxGuest", "ParallaxCore",
+                "CLinux", "ParallaxSimulation",
             ],
             swiftSettings: swift),
         .testTarget(
             name: "ParallaxControlTests",
             dependencies: [
-                "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "parallax-ctl",
-                "ParallaxCore", argumentParser,
+                "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "ParallaxXen",
+                "parallax-ctl", "ParallaxCore", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),

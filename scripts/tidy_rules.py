@@ -24,12 +24,13 @@ IMPORTS = {
     "ParallaxIO": KERNEL | {"CLiburing", "CLibaio"},
     "ParallaxVhost": KERNEL,
     "ParallaxNBD": KERNEL,
+    "ParallaxXen": KERNEL | {"CXen"},
     "ParallaxControl": STANDARD | {"FoundationEssentials", "Glibc", "ParallaxRetention"},
     # Pure decisions. FoundationInternationalization has the time zones' tables.
     "ParallaxRetention": STANDARD | {"FoundationEssentials", "FoundationInternationalization"},
     "ParallaxBlockd": KERNEL | FOUNDATION | {
-        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ParallaxRetention",
-        "ArgumentParser", "Logging", "Dispatch", "TOMLKit",
+        "ParallaxIO", "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxControl",
+        "ParallaxRetention", "ArgumentParser", "Logging", "Dispatch", "TOMLKit",
     },
     "parallax-ctl": KERNEL | FOUNDATION | {
         "ParallaxControl", "ParallaxRetention", "ParallaxIO", "ArgumentParser",
@@ -37,15 +38,17 @@ IMPORTS = {
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
     "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
     "parallax-sim": CORE | {"ParallaxSimulation", "ArgumentParser", "Glibc"},
-    "ParallaxGuest": KERNEL,
-    "parallax-bench": KERNEL | FOUNDATION | {"ParallaxGuest", "ArgumentParser", "Histogram"},
+    "ParallaxGuest": KERNEL | {"CXen"},
+    "parallax-bench": KERNEL | FOUNDATION | {
+        "ParallaxGuest", "ParallaxVhost", "ParallaxXen", "ArgumentParser", "Histogram",
+    },
     "ParallaxCoreTests": TESTS | {"ParallaxSimulation"},
     "ParallaxIOTests": TESTS | {"ParallaxIO"},
     "ParallaxFrontendTests": TESTS | {
-        "ParallaxVhost", "ParallaxNBD", "ParallaxGuest", "ParallaxSimulation",
+        "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxGuest", "ParallaxSimulation",
     },
     "ParallaxControlTests": TESTS | {
-        "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "parallax_ctl",
+        "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "ParallaxXen", "parallax_ctl",
         "ArgumentParser", "Logging",
     },
     "ParallaxRetentionTests": TESTS | {"ParallaxRetention", "ParallaxSimulation"},

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -96,4 +97,18 @@ int parallax_epoll_wait(
         events[index].padding = 0;
     }
     return count;
+}
+
+int parallax_timer_create(uint64_t nanoseconds) {
+    int timer = result_of(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (timer < 0) return timer;
+    struct itimerspec when = {
+        .it_value = { .tv_sec = (time_t)(nanoseconds / 1000000000u),
+                      .tv_nsec = (long)(nanoseconds % 1000000000u) } };
+    if (timerfd_settime(timer, 0, &when, NULL) < 0) {
+        int error = -errno;
+        close(timer);
+        return error;
+    }
+    return timer;
 }

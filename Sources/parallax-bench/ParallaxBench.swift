@@ -21,7 +21,10 @@ struct ParallaxBench: ParsableCommand {
             """)
 
     @Option(help: "The device's vhost-user socket.")
-    var socket: String
+    var socket: String?
+
+    @Flag(help: "Instead of a device, measure vhost-user and blkif side by side in this process.")
+    var frontEnds = false
 
     @Option(help: "randread, randwrite, read, write or mixed.")
     var workload: Workload = .randread
@@ -85,6 +88,9 @@ struct ParallaxBench: ParsableCommand {
     var json = false
 
     func validate() throws {
+        guard frontEnds != (socket != nil) else {
+            throw ValidationError("Give the device's --socket, or --front-ends.")
+        }
         guard blockSize.bytes > 0, blockSize.bytes % 512 == 0, blockSize.bytes <= 64 << 20 else {
             throw ValidationError("--block-size must be a multiple of 512, up to 64M.")
         }
@@ -108,8 +114,13 @@ struct ParallaxBench: ParsableCommand {
     }
 
     func run() throws {
+        guard let socket else {
+            let results = try FrontEndComparison(seconds: runtime ?? 10, depth: depth).run()
+            for result in results { print(result.text) }
+            return
+        }
         let driver = try BlockDriver(connectingTo: socket, options: driverOptions)
-        let plan = try makePlan(driver.config, driver.features)
+        let plan = try makePlan(socket, driver.config, driver.features)
         let pid = serverPid ?? driver.connection.peerProcess
         let (capacityBytes, features) = (driver.capacityBytes, driver.features)
         var runner = try LoadRunner(plan, driver: driver, serverPID: pid)
@@ -135,7 +146,7 @@ struct ParallaxBench: ParsableCommand {
     }
 
     private func makePlan(
-        _ config: BlockDeviceConfig, _ features: VirtioFeatures
+        _ socket: String, _ config: BlockDeviceConfig, _ features: VirtioFeatures
     ) throws -> Plan {
         if !workload.isReadOnly, features.contains(.readOnly) {
             throw BenchFailure("\(socket) is read-only; choose read or randread")

@@ -57,7 +57,7 @@ import Testing
             ("PATCH", "/v1/vdis/x", "{}", 400, "either"),
             ("PATCH", "/v1/vdis/x", #"{"name":"y","size_bytes":1048576}"#, 400, "either"),
             ("PATCH", "/v1/vdis/x", #"{"shrink":true}"#, 400, "either"),
-            ("POST", "/v1/vdis/x/attachments", #"{"kind":"xen"}"#, 400, "no kind of attachment"),
+            ("POST", "/v1/vdis/x/attachments", #"{"kind":"host"}"#, 400, "no kind of attachment"),
             ("POST", "/v1/vdis/x/attachments", #"{"kind":"vhost-user"}"#, 400, "needs the path"),
             ("DELETE", "/v1/vdis/x", "", 404, "no VDI called"),
         ]

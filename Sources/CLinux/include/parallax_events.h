@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-// eventfd and epoll.
+// eventfd, timerfd and epoll.
 
 #ifndef PARALLAX_EVENTS_H
 #define PARALLAX_EVENTS_H
@@ -16,6 +16,9 @@ int parallax_eventfd_write(int fd, uint64_t value);
 // As read, but never waits, whatever the file's flags: a peer that shares the eventfd can change
 // them. -EAGAIN: the count is 0.
 int parallax_eventfd_take(int fd, uint64_t *value);
+
+// A descriptor that becomes readable once, after this time (CLOCK_MONOTONIC).
+int parallax_timer_create(uint64_t nanoseconds);
 
 static const uint32_t PARALLAX_EPOLLIN = 0x001;
 static const uint32_t PARALLAX_EPOLLOUT = 0x004;

@@ -62,10 +62,13 @@ package struct Daemon: Sendable {
         let restoring = Task {
             repeat {
                 await plane.restoreAttachments()
+                await plane.releaseEndedXen()
                 try await Task.sleep(for: .seconds(Self.retrySeconds))
             } while true
         }
+        let following = Task { await XenFollower(log: log).run(plane) }
         for await _ in stop { break }
         restoring.cancel()
+        following.cancel()
     }
 }

@@ -42,6 +42,14 @@ package protocol ShardControl: Sendable {
     /// A `socketPath` of nil is the daemon's shared NBD socket.
     func attachNBD(version: VersionReference, socketPath: String?, readOnly: Bool) async throws
 
+    /// A disk of a Xen domain: `place` is DOMAIN:DEVICE, or a back-end directory in xenstore. Not
+    /// `isNew`: it was served before a restart.
+    func attachXen(
+        version: VersionReference, place: String, readOnly: Bool, isNew: Bool) async throws
+
+    /// Versions that were attached to Xen domains that have gone.
+    func endedXen() async throws -> [VersionReference]
+
     /// Ends the sessions, finishes what is in flight and removes the version's own socket.
     func detach(version: VersionReference) async throws
 

@@ -4,6 +4,7 @@
 import ParallaxCore
 import ParallaxNBD
 import ParallaxVhost
+import ParallaxXen
 
 /// The front-end sessions of one shard, named by small integers.
 ///
@@ -16,7 +17,7 @@ struct SessionTable: ~Copyable {
     /// LIMIT: sessions of one shard.
     static let capacity = 4096
 
-    enum Kind: UInt8, BitwiseCopyable { case free, vhost, nbdConnection, nbdListener }
+    enum Kind: UInt8, BitwiseCopyable { case free, vhost, nbdConnection, nbdListener, xen }
 
     struct Slot: BitwiseCopyable {
         var kind = Kind.free
@@ -66,6 +67,12 @@ struct SessionTable: ~Copyable {
         fill(session, .nbdListener, UnsafeMutableRawPointer(memory), version)
     }
 
+    mutating func insert(_ session: UInt32, _ device: consuming XenDevice, version: UInt64) {
+        let memory = UnsafeMutablePointer<XenDevice>.allocate(capacity: 1)
+        memory.initialize(to: device)
+        fill(session, .xen, UnsafeMutableRawPointer(memory), version)
+    }
+
     private mutating func fill(
         _ session: UInt32, _ kind: Kind, _ memory: UnsafeMutableRawPointer, _ version: UInt64
     ) {
@@ -91,6 +98,8 @@ struct SessionTable: ~Copyable {
         typed(session, .nbdListener)
     }
 
+    func xen(_ session: UInt32) -> UnsafeMutablePointer<XenDevice> { typed(session, .xen) }
+
     private func typed<T: ~Copyable>(_ session: UInt32, _ kind: Kind) -> UnsafeMutablePointer<T> {
         guard self.kind(session) == kind, let memory = slots[Int(session)].memory else {
             preconditionFailure("SessionTable: not a session of this kind")
@@ -105,6 +114,7 @@ struct SessionTable: ~Copyable {
         case .vhost: vhost(session).destroy()
         case .nbdConnection: nbdConnection(session).destroy()
         case .nbdListener: nbdListener(session).destroy()
+        case .xen: xen(session).destroy()
         }
         slots[Int(session)] = Slot()
         freeSlots.append(session)

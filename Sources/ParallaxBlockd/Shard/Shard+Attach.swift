@@ -8,7 +8,7 @@ import ParallaxVhost
 
 extension Shard where ShardReactor: ~Copyable {
     /// What an attach has in its hands until it succeeds.
-    private struct Opened {
+    struct Opened {
         var session: UInt32
         var handle: UInt32
         var attachment: Attachment
@@ -60,7 +60,7 @@ extension Shard where ShardReactor: ~Copyable {
         noteChanged(version)
     }
 
-    private mutating func open(
+    mutating func open(
         _ version: VersionReference, _ kind: Attachment.Kind, readOnly: Bool
     ) throws(ControlError) -> Opened {
         guard attachments[version] == nil else {
@@ -90,12 +90,12 @@ extension Shard where ShardReactor: ~Copyable {
         throw Self.gone(version)
     }
 
-    private mutating func cancel(_ opened: Opened) {
+    mutating func cancel(_ opened: Opened) {
         sessions.cancel(opened.session)
         if let handle = opened.attachment.snapshotHandle { engine.closeSnapshot(handle) }
     }
 
-    private static func gone(_ version: VersionReference) -> ControlError {
+    static func gone(_ version: VersionReference) -> ControlError {
         switch version {
         case .head: ControlError(.notFound, "There is no such VDI.")
         case .snapshot: ControlError(.notFound, "There is no such snapshot.")
@@ -134,6 +134,7 @@ extension Shard where ShardReactor: ~Copyable {
         case .free: return
         case .vhost: sessions.vhost(session).pointee.stop(registrar: &reactor)
         case .nbdConnection: sessions.nbdConnection(session).pointee.stop(registrar: &reactor)
+        case .xen: stopXen(session)
         case .nbdListener:
             sessions.nbdListener(session).pointee.stop(registrar: &reactor)
             sessions.remove(session)

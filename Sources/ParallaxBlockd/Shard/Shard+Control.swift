@@ -38,6 +38,9 @@ extension Shard where ShardReactor: ~Copyable {
             answer(reply) { shard throws(ControlError) in
                 try shard.attachNBD(version, path: path, readOnly: readOnly)
             }
+        case .attachXen(let attach, let reply):
+            answer(reply) { shard throws(ControlError) in try shard.attachXen(attach) }
+        case .endedXen(let reply): reply.resume(returning: endedXen())
         case .detach(let version, let reply): detach(version, reply)
         case .status(let reply): reply.resume(returning: status)
         case .shutdown(let reply): beginShutdown(reply)

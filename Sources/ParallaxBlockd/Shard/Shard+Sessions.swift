@@ -7,6 +7,7 @@ import ParallaxCore
 import ParallaxIO
 import ParallaxNBD
 import ParallaxVhost
+import ParallaxXen
 
 /// How a version of one of this shard's VDIs is served.
 struct Attachment {
@@ -16,6 +17,8 @@ struct Attachment {
         case nbd
         /// The daemon's shared NBD socket.
         case sharedNBD
+        /// A disk of a Xen domain.
+        case xen
     }
 
     var kind: Kind
@@ -51,7 +54,7 @@ extension Shard where ShardReactor: ~Copyable {
     }
 
     /// The session is over and nothing refers to it.
-    private mutating func end(_ session: UInt32) {
+    mutating func end(_ session: UInt32) {
         let version = VersionReference(rawValue: sessions.version(session))
         sessions.remove(session)
         finishDetach(version)
@@ -74,7 +77,8 @@ extension Shard where ShardReactor: ~Copyable {
     /// A client has chosen an export of this shard.
     mutating func welcome(_ handover: NBDHandover, to version: VersionReference) {
         guard let attachment = attachments[version], attachment.detaching == nil,
-            attachment.kind != .vhost, let export = export(version, attachment),
+            attachment.kind != .vhost, attachment.kind != .xen,
+            let export = export(version, attachment),
             let handle = attachment.snapshotHandle ?? engine.handle(of: attachment.vdi),
             let session = sessions.reserve()
         else {
@@ -130,6 +134,9 @@ extension Shard where ShardReactor: ~Copyable {
             case .free: break
             case .vhost:
                 sessions.vhost(session).pointee.resize(
+                    sectors: export.byteCount / UInt64(sectorBytes))
+            case .xen:
+                sessions.xen(session).pointee.resize(
                     sectors: export.byteCount / UInt64(sectorBytes))
             case .nbdConnection:
                 sessions.nbdConnection(session).pointee.resize(byteCount: export.byteCount)

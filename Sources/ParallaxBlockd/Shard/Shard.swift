@@ -9,6 +9,7 @@ import ParallaxCore
 import ParallaxIO
 import ParallaxNBD
 import ParallaxVhost
+import ParallaxXen
 
 /// One shard: a thread that owns one log stream, the VDIs on it, and all that serves them.
 ///
@@ -155,6 +156,10 @@ extension Shard where ShardReactor: ~Copyable {
                 requests: &requests)
         case .nbdListener:
             handleListener(token, interest)
+        case .xen:
+            sessions.xen(token.session).pointee.handleEvent(
+                source: token.source, interest: interest, registrar: &reactor,
+                requests: &requests)
         }
         sessions.touch(token.session)
     }
@@ -168,6 +173,8 @@ extension Shard where ShardReactor: ~Copyable {
             case .nbdConnection:
                 sessions.nbdConnection(reply.session).pointee.complete(
                     tag: reply.tag, status: reply.status)
+            case .xen:
+                sessions.xen(reply.session).pointee.complete(tag: reply.tag, status: reply.status)
             case .free, .nbdListener: continue
             }
             sessions.touch(reply.session)
@@ -185,6 +192,7 @@ extension Shard where ShardReactor: ~Copyable {
             case .free, .nbdListener: break
             case .vhost: finishBatch(vhost: session)
             case .nbdConnection: finishBatch(nbd: session)
+            case .xen: finishBatch(xen: session)
             }
         }
         if requests.isFull { requestsWereFull = true }

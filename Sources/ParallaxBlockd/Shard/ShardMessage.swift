@@ -23,6 +23,8 @@ enum ShardMessage: Sendable {
     case compare(DiffQuery, ShardReply<DiffAnswer>)
     case attachVhost(VersionReference, path: String, readOnly: Bool, ShardReply<Void>)
     case attachNBD(VersionReference, path: String?, readOnly: Bool, ShardReply<Void>)
+    case attachXen(XenAttach, ShardReply<Void>)
+    case endedXen(ShardReply<[VersionReference]>)
     case detach(VersionReference, ShardReply<Void>)
     case status(ShardReply<ShardStatus>)
     case shutdown(ShardReply<Void>)
@@ -95,6 +97,15 @@ struct ShardHandle: ShardControl {
     ) async throws {
         try await ask { .attachNBD(version, path: socketPath, readOnly: readOnly, $0) }
     }
+
+    func attachXen(
+        version: VersionReference, place: String, readOnly: Bool, isNew: Bool
+    ) async throws {
+        let attach = XenAttach(version: version, place: place, readOnly: readOnly, isNew: isNew)
+        try await ask { .attachXen(attach, $0) }
+    }
+
+    func endedXen() async throws -> [VersionReference] { try await ask { .endedXen($0) } }
 
     func detach(version: VersionReference) async throws {
         try await ask { .detach(version, $0) }

@@ -5,6 +5,8 @@
 package enum AttachmentKind: String, Codable, Sendable {
     case vhostUser = "vhost-user"
     case nbd
+    /// A disk of a Xen domain.
+    case xen
 }
 
 /// An attachment as the control API shows it.
@@ -13,6 +15,7 @@ package struct AttachmentDescription: Codable, Equatable, Sendable {
     /// The snapshot that is attached; nil: the VDI's head.
     package var snapshot: String?
     package var kind: AttachmentKind
+    /// The path of the socket; for Xen, the device as DOMAIN:DEVICE or the tool stack's node.
     package var socket: String
     /// Only for NBD.
     package var uri: String?
@@ -55,6 +58,7 @@ package struct AttachmentDescription: Codable, Equatable, Sendable {
 package struct AttachRequest: Codable, Sendable {
     package var kind: AttachmentKind
     /// Absolute. Required for vhost-user; without it an NBD export goes on the daemon's NBD socket.
+    /// For Xen it is the device, as DOMAIN:DEVICE.
     package var socket: String?
     package var readOnly: Bool?
 
@@ -72,7 +76,7 @@ package struct AttachRequest: Codable, Sendable {
             throw ControlError(
                 .invalid,
                 "\(quoted(kindText)) is no kind of attachment; "
-                    + "it must be \"vhost-user\" or \"nbd\"")
+                    + "it must be \"vhost-user\", \"nbd\" or \"xen\"")
         }
         self.kind = kind
         socket = try container.decodeIfPresent(String.self, forKey: .socket)

@@ -11,9 +11,10 @@ struct AttachCommand: ParsableCommand {
         usage: """
             parallax-ctl attach <vdi[@snapshot]> --vhost-user <socket> [--read-only] [--json]
             parallax-ctl attach <vdi[@snapshot]> --nbd [<socket>] [--read-only] [--json]
+            parallax-ctl attach <vdi[@snapshot]> --xen <domain>:<device> [--read-only] [--json]
             """,
         discussion: """
-            Prints where the disk is: the vhost-user socket, or the NBD URI. A snapshot is always \
+            Prints where the disk is: the vhost-user socket, the NBD URI, or the device. A snapshot is always \
             read-only, and can be attached beside its VDI and other snapshots.
             """)
 
@@ -32,12 +33,18 @@ struct AttachCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("The socket for --nbd.", valueName: "socket"))
     var nbdSocket: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Serve a disk of a Xen domain, as in web1:xvda.", valueName: "domain:device"))
+    var xen: String?
+
     @Flag(help: "Refuse writes.")
     var readOnly = false
 
     func validate() throws {
-        guard nbd != (vhostUser != nil) else {
-            throw ValidationError("attach needs one of --vhost-user SOCKET and --nbd [SOCKET]")
+        guard [nbd, vhostUser != nil, xen != nil].count(where: { $0 }) == 1 else {
+            throw ValidationError(
+                "attach needs one of --vhost-user SOCKET, --nbd [SOCKET] and --xen DOMAIN:DEVICE")
         }
         guard nbd || nbdSocket == nil else {
             throw ValidationError("\(quoted(nbdSocket ?? "")) is one argument too many")
@@ -51,8 +58,9 @@ struct AttachCommand: ParsableCommand {
 
     func run() throws {
         let socket = try (vhostUser ?? nbdSocket).map(absolutePath)
+        let kind: AttachmentKind = nbd ? .nbd : xen == nil ? .vhostUser : .xen
         let request = AttachRequest(
-            kind: nbd ? .nbd : .vhostUser, socket: socket, readOnly: readOnly ? true : nil)
+            kind: kind, socket: xen ?? socket, readOnly: readOnly ? true : nil)
         let attachment = try connection.client().attach(VersionName(vdi), request)
         output.print(attachment) { attachment.location }
     }

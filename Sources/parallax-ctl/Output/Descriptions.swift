@@ -37,7 +37,8 @@ enum Descriptions {
     static func attachment(_ attachment: AttachmentDescription?) -> String {
         guard let attachment else { return "-" }
         var text =
-            attachment.kind == .nbd ? attachment.location : "vhost-user \(attachment.location)"
+            attachment.kind == .nbd
+            ? attachment.location : "\(attachment.kind.rawValue) \(attachment.location)"
         if attachment.readOnly { text += " (read-only)" }
         if !attachment.serving { text += " (not serving)" }
         return text

@@ -16,6 +16,11 @@ actor FakeShard: ShardControl {
     private var failures: [String: ControlError] = [:]
     /// Where each attached version is served; "shared" for the shared NBD socket.
     private(set) var served: [VersionReference: String] = [:]
+    /// Attached to domains that have gone.
+    private(set) var gone: [VersionReference] = []
+
+    func lose(_ versions: [VersionReference]) { gone = versions }
+
     private(set) var overlaps = 0
     private(set) var isShutDown = false
     /// How often it was asked for all of its VDIs, and for how much at most otherwise.

@@ -11,7 +11,8 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
     /// nil: the VDI's head.
     package var snapshot: SnapshotIdentifier?
     package var kind: AttachmentKind
-    /// Nil is the daemon's shared NBD socket, wherever that is at the time.
+    /// Nil is the daemon's shared NBD socket, wherever that is at the time. For Xen it is the
+    /// device, as DOMAIN:DEVICE.
     package var socketPath: String?
     package var isReadOnly: Bool
 
@@ -47,7 +48,7 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
         socketPath = try container.decodeIfPresent(String.self, forKey: .socketPath)
         isReadOnly = try container.decode(Bool.self, forKey: .isReadOnly)
         guard kind == .nbd || socketPath != nil else {
-            throw ControlError(.invalid, "a vhost-user attachment has no socket")
+            throw ControlError(.invalid, "a \(kind.rawValue) attachment has no socket")
         }
         guard snapshot == nil || isReadOnly else {
             throw ControlError(.invalid, "the attachment of a snapshot is not read-only")

@@ -42,7 +42,7 @@ extension ControlPlane {
         return description
     }
 
-    private static func isReadOnly(
+    static func isReadOnly(
         _ request: AttachRequest, _ version: Version
     ) throws(ControlError) -> Bool {
         if version.snapshot != nil {
@@ -87,7 +87,7 @@ extension ControlPlane {
     }
 
     /// Changes the attachments file, and `remembered` with it (I3).
-    private func remember(
+    func remember(
         _ record: AttachmentRecord?, for version: VersionReference
     ) throws(ControlError) {
         var next = remembered
@@ -97,12 +97,13 @@ extension ControlPlane {
     }
 
     /// While attachments are being restored only the end of that decides on the state.
-    private func updateStateUnlessStarting() {
+    func updateStateUnlessStarting() {
         if state != .starting { updateState() }
     }
 
     /// The socket of a request, absolute and short enough; nil for the shared NBD socket.
     private static func checkSocket(_ request: AttachRequest) throws(ControlError) -> String? {
+        if request.kind == .xen { return try checkXenAddress(request.socket) }
         guard let socket = request.socket else {
             guard request.kind == .nbd else {
                 throw ControlError(.invalid, "a vhost-user attachment needs the path of a socket")
@@ -130,6 +131,7 @@ extension ControlPlane {
                 try await shard.attachNBD(
                     version: record.version, socketPath: record.socketPath,
                     readOnly: record.isReadOnly)
+            case .xen: try await serveXen(record, on: shard)
             }
         } catch {
             unclaim(record.version)
@@ -141,6 +143,7 @@ extension ControlPlane {
     /// ours a trial connection would look like its one client.
     private func claim(_ record: AttachmentRecord) throws(ControlError) {
         guard let path = record.socketPath else { return }
+        guard record.kind != .xen else { return try claimXen(path, for: record) }
         let canonical = SocketPlace.canonicalPath(path)
         if let owner = claimedSockets[canonical] {
             throw ControlError(
@@ -151,14 +154,14 @@ extension ControlPlane {
         claimedSockets[canonical] = .version(record)
     }
 
-    private func unclaim(_ version: VersionReference) {
+    func unclaim(_ version: VersionReference) {
         claimedSockets = claimedSockets.filter { _, owner in
             guard case .version(let record) = owner else { return true }
             return record.version != version
         }
     }
 
-    private func name(of owner: SocketOwner) -> String {
+    func name(of owner: SocketOwner) -> String {
         switch owner {
         case .daemon(let what): return what
         case .version(let record):

@@ -84,6 +84,8 @@ package actor ControlPlane {
     var remembered: [VersionReference: AttachmentRecord] = [:]
     /// By canonical path.
     var claimedSockets: [String: SocketOwner]
+    /// The tool stack's Xen nodes that have been seen to, by path.
+    var xenNodes: Set<String> = []
     /// VDIs on each shard, those being created included.
     var population: [Int]
     var counters = Counters()

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Logging
+import ParallaxControl
+import ParallaxCore
+package import ParallaxXen
+
+extension ControlPlane {
+    static func checkXenAddress(_ text: String?) throws(ControlError) -> String {
+        guard let text else {
+            throw ControlError(.invalid, "a Xen attachment needs a device, as in web1:xvda")
+        }
+        guard let address = XenAddress(text) else {
+            throw ControlError(
+                .invalid,
+                "\(quoted(text)) is no device of a domain; use DOMAIN:DEVICE, as in web1:xvda or "
+                    + "3:51712")
+        }
+        return address.description
+    }
+
+    func serveXen(_ record: AttachmentRecord, on shard: any ShardControl) async throws {
+        try await shard.attachXen(
+            version: record.version, place: record.socketPath ?? "",
+            readOnly: record.isReadOnly, isNew: remembered[record.version] != record)
+    }
+
+    /// The same device of a domain is served once.
+    func claimXen(_ place: String, for record: AttachmentRecord) throws(ControlError) {
+        let key = "xen " + place
+        if let owner = claimedSockets[key], owner != .version(record) {
+            throw ControlError(
+                .socketUnusable,
+                "the device \(place) is in use by \(name(of: owner)); use another device")
+        }
+        claimedSockets[key] = .version(record)
+    }
+
+    /// Forgets the attachments whose domains have gone, so that the VDIs are free again.
+    package func releaseEndedXen() async {
+        for (version, attachment) in attachments where isGone(attachment) {
+            await release(version, attachment.problem ?? "")
+        }
+        for shard in runtime.shards {
+            for version in (try? await shard.endedXen()) ?? [] {
+                await release(version, "its Xen domain or device is gone")
+            }
+        }
+    }
+
+    /// A domain's number means nothing once the domain is gone; a name may come back.
+    private func isGone(_ attachment: Attachment) -> Bool {
+        guard attachment.record.kind == .xen, let problem = attachment.problem,
+            let address = attachment.record.socketPath.flatMap({ XenAddress($0) }),
+            UInt32(address.domain) != nil
+        else { return false }
+        return problem == "\(XenError.noSuchDomain(address.domain))"
+    }
+
+    private func release(_ version: VersionReference, _ reason: String) async {
+        guard let attachment = attachments[version],
+            let vdi = names[attachment.record.identifier]
+        else { return }
+        if let place = attachment.record.socketPath { xenNodes.remove(place) }
+        let name = VersionName(vdi: vdi, snapshot: attachment.snapshotName)
+        do throws(ControlError) {
+            try await detach(name)
+            log.info("attachment ended", metadata: ["vdi": "\(name)", "reason": "\(reason)"])
+        } catch {
+            log.debug(
+                "an ended attachment is kept",
+                metadata: ["vdi": "\(name)", "reason": "\(error.message)"])
+        }
+    }
+
+    /// Serves what the tool stack asks for. Such attachments are not remembered: after a restart
+    /// the nodes are found again.
+    package func follow(_ nodes: [XenDiskNode], refuse: (XenDiskNode, String) -> Void) async {
+        await releaseEndedXen()
+        xenNodes.formIntersection(nodes.map(\.path))
+        for node in nodes where xenNodes.insert(node.path).inserted {
+            do throws(ControlError) {
+                try await attach(node)
+            } catch {
+                guard error.kind != .stopping else { return }
+                log.error(
+                    "Xen device refused",
+                    metadata: ["node": "\(node.path)", "reason": "\(error.message)"])
+                refuse(node, error.message)
+            }
+        }
+        updateStateUnlessStarting()
+    }
+
+    private func attach(_ node: XenDiskNode) async throws(ControlError) {
+        let name = try VersionName(node.vdi)
+        try await changing([name.vdi]) {
+            let version = try version(name)
+            if let existing = attachments[version.reference] {
+                throw attached(version, existing, "is already attached")
+            }
+            let request = AttachRequest(kind: .xen, socket: node.path, readOnly: node.readOnly)
+            let record = AttachmentRecord(
+                identifier: version.entry.identifier, snapshot: version.snapshot?.identifier,
+                kind: .xen, socketPath: node.path,
+                isReadOnly: try Self.isReadOnly(request, version))
+            try await serve(record, entry: version.entry)
+            attachments[version.reference] = Attachment(
+                record: record, snapshotName: version.snapshot?.name)
+            log.info("attached", metadata: ["vdi": "\(version.name)", "at": "\(node.path)"])
+        }
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import CXen
+internal import Glibc
+
+/// A connection to xenstore, with watches of its own. Calls wait for xenstored's answer; a device
+/// makes them when its state changes and never for a request.
+struct StoreConnection: ~Copyable {
+    /// Names the transaction that an access belongs to; 0 is none.
+    typealias Transaction = UInt32
+
+    private let functions: UnsafePointer<parallax_xen_functions>
+    private var connection: UnsafeMutableRawPointer?
+
+    /// Not connected yet.
+    init(_ library: XenLibrary) { functions = library.functions }
+
+    deinit { if let connection { parallax_store_close(functions, connection) } }
+
+    mutating func open() throws(XenError) {
+        precondition(connection == nil, "StoreConnection: opened twice")
+        connection = parallax_store_open(functions)
+        guard connection != nil else { throw .noStore }
+    }
+
+    private var handle: UnsafeMutableRawPointer {
+        guard let connection else { preconditionFailure("StoreConnection: used before it is open") }
+        return connection
+    }
+
+    var fileDescriptor: Int32 { parallax_store_fd(functions, handle) }
+
+    /// nil: there is no such node, or it is longer or stranger than any value that we expect.
+    func read(_ path: String, in transaction: Transaction = 0) -> String? {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: XenLimits.valueBytesMax) { bytes in
+            guard let base = bytes.baseAddress else { return nil }
+            let count = parallax_store_read(
+                functions, handle, transaction, path, base, bytes.count)
+            guard count >= 0, count <= bytes.count else { return nil }
+            let value = UnsafeRawBufferPointer(start: base, count: Int(count))
+            return String(validating: value, as: UTF8.self)
+        }
+    }
+
+    func exists(_ path: String) -> Bool {
+        var byte: CChar = 0
+        return parallax_store_read(functions, handle, 0, path, &byte, 1) >= 0
+    }
+
+    func write(
+        _ path: String, _ value: String, in transaction: Transaction = 0
+    ) throws(XenError) {
+        let result = parallax_store_write(functions, handle, transaction, path, value)
+        guard result >= 0 else { throw .cannotWrite(path, errno: -result) }
+    }
+
+    func remove(_ path: String, in transaction: Transaction = 0) {
+        _ = parallax_store_remove(functions, handle, transaction, path)
+    }
+
+    func permit(
+        _ path: String, owner: UInt32, reader: UInt32, in transaction: Transaction
+    ) throws(XenError) {
+        let result = parallax_store_permit(functions, handle, transaction, path, owner, reader)
+        guard result >= 0 else { throw .cannotWrite(path, errno: -result) }
+    }
+
+    func list(_ path: String) -> [String] {
+        var count: UInt32 = 0
+        guard let names = parallax_store_list(functions, handle, path, &count) else { return [] }
+        defer { free(names) }
+        return (0..<Int(count)).compactMap { index in names[index].map { String(cString: $0) } }
+    }
+
+    func watch(_ path: String) throws(XenError) {
+        let result = parallax_store_watch(functions, handle, path, path)
+        guard result >= 0 else { throw .cannotWrite(path, errno: -result) }
+    }
+
+    /// Takes the watch events that are there; what they are about does not matter, as everything
+    /// is read again. False: the connection is lost.
+    func takeWatchEvents() -> Bool {
+        for _ in 0..<XenLimits.watchesPerTurnMax {
+            let result = parallax_store_next_watch(functions, handle)
+            if result <= 0 { return result == 0 }
+        }
+        return true
+    }
+
+    /// Waits for a watch event. False: the connection is lost.
+    func waitForWatchEvent() -> Bool { parallax_store_wait_watch(functions, handle) >= 0 }
+
+    /// Runs `body` until nobody else was in between.
+    func transaction(
+        _ path: String, _ body: (borrowing StoreConnection, Transaction) throws(XenError) -> Void
+    ) throws(XenError) {
+        for _ in 0..<XenLimits.transactionAttemptsMax {
+            let transaction = parallax_store_begin(functions, handle)
+            guard transaction != 0 else { throw .cannotWrite(path, errno: EIO) }
+            do throws(XenError) {
+                try body(self, transaction)
+            } catch {
+                _ = parallax_store_end(functions, handle, transaction, true)
+                throw error
+            }
+            let result = parallax_store_end(functions, handle, transaction, false)
+            if result >= 0 { return }
+            guard result == -EAGAIN else { throw .cannotWrite(path, errno: -result) }
+        }
+        throw .cannotWrite(path, errno: EAGAIN)
+    }
+}

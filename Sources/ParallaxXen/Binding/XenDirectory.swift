@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import Glibc
+
+/// A disk that a tool stack wants us to serve: a node below `backend/vbd` whose `params` are
+/// `parallax:NAME`.
+package struct XenDiskNode: Hashable, Sendable {
+    package static let scheme = "parallax:"
+
+    /// The back-end directory.
+    package var path: String
+    package var vdi: String
+    package var readOnly: Bool
+
+    package init(path: String, vdi: String, readOnly: Bool) {
+        self.path = path
+        self.vdi = vdi
+        self.readOnly = readOnly
+    }
+}
+
+/// What the tool stack's part of xenstore asks for. For the control plane; calls wait.
+package enum XenDirectory {
+    /// Calls `changed` with all nodes, now and after each change, until it returns false or the
+    /// connection is lost.
+    package static func watch(
+        _ library: XenLibrary, _ changed: ([XenDiskNode]) -> Bool
+    ) throws(XenError) {
+        var store = StoreConnection(library)
+        try store.open()
+        let backend = "/local/domain/\(XenNode.ownDomain(store))/backend"
+        try store.watch(backend + "/vbd")
+        // Ours go when their domain goes; and a domain that goes is told of as well.
+        try store.watch("\(backend)/\(XenNode.ownType)")
+        try store.watch("@releaseDomain")
+        while store.waitForWatchEvent() {
+            // LIMIT: as many as there are, at most one turn's worth, share one look.
+            guard store.takeWatchEvents(), changed(nodes(below: backend + "/vbd", store)) else {
+                return
+            }
+        }
+    }
+
+    private static func nodes(
+        below folder: String, _ store: borrowing StoreConnection
+    ) -> [XenDiskNode] {
+        var result: [XenDiskNode] = []
+        for domain in store.list(folder) {
+            for device in store.list("\(folder)/\(domain)") {
+                let path = "\(folder)/\(domain)/\(device)"
+                guard let params = store.read(path + "/params"),
+                    params.hasPrefix(XenDiskNode.scheme), store.read(path + "/online") == "1"
+                else { continue }
+                let mode = store.read(path + "/mode") ?? "r"
+                result.append(
+                    XenDiskNode(
+                        path: path, vdi: String(params.dropFirst(XenDiskNode.scheme.count)),
+                        readOnly: !mode.contains("w")))
+            }
+        }
+        return result
+    }
+
+    /// Says on the node why it is not served, and that it is closed, so that the tool stack gives
+    /// up at once.
+    package static func refuse(_ library: XenLibrary, path: String, sentence: String) {
+        do throws(XenError) {
+            var store = StoreConnection(library)
+            try store.open()
+            guard store.exists(path + "/frontend") else { return }
+            try store.write(path + "/error", sentence)
+            try store.write(path + "/hotplug-error", sentence)
+            try store.write(path + "/state", "\(XenbusState.closed.rawValue)")
+        } catch {
+            // The node or the store has gone meanwhile, and with it whom to tell.
+            return
+        }
+    }
+}

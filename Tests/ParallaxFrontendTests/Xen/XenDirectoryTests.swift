@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxGuest
+import ParallaxXen
+import Testing
+
+@Suite("Xen tool stack's nodes")
+struct XenDirectoryTests {
+    @Test("nodes that name a VDI are found, now and after each change, and no others")
+    func watch() throws {
+        let rig = XenRig()
+        let store = rig.xen.store
+        rig.front.makeNodes(keys: ["params": "parallax:disk one", "mode": "w"])
+        let other = "/local/domain/0/backend/vbd/3/51728"
+        store[other + "/params"] = "/dev/sdb"
+        store[other + "/online"] = "1"
+        var seen: [[XenDiskNode]] = []
+        try XenDirectory.watch(rig.library) { nodes in
+            seen.append(nodes)
+            switch seen.count {
+            case 1: store[XenRig.backend + "/mode"] = "r"
+            case 2: store[other + "/params"] = "parallax:two"
+            case 3: store[XenRig.backend + "/online"] = "0"
+            default: store.remove("/local/domain/0/backend/vbd/3")
+            }
+            return seen.count < 5
+        }
+        let one = XenDiskNode(path: XenRig.backend, vdi: "disk one", readOnly: false)
+        let oneReadOnly = XenDiskNode(path: XenRig.backend, vdi: "disk one", readOnly: true)
+        // Without a mode a disk is not written to.
+        let two = XenDiskNode(path: other, vdi: "two", readOnly: true)
+        #expect(seen == [[one], [oneReadOnly], [oneReadOnly, two], [two], []])
+        #expect(store.watchCount == 0)
+    }
+
+    @Test("a refusal is on the node for the tool stack to see")
+    func refuse() throws {
+        let rig = XenRig()
+        rig.front.makeNodes()
+        XenDirectory.refuse(rig.library, path: XenRig.backend, sentence: "There is no such VDI.")
+        #expect(rig.front.property("error") == "There is no such VDI.")
+        #expect(rig.front.property("hotplug-error") == "There is no such VDI.")
+        #expect(rig.front.backendState == "6")
+        rig.xen.store.remove(XenRig.backend)
+        XenDirectory.refuse(rig.library, path: XenRig.backend, sentence: "It is gone.")
+        #expect(rig.xen.store.nodes(below: XenRig.backend).isEmpty)
+    }
+
+    @Test("without xenstore nothing is followed")
+    func lost() {
+        let rig = XenRig()
+        rig.xen.store.lose()
+        #expect(throws: XenError.noStore) {
+            try XenDirectory.watch(rig.library) { _ in true }
+        }
+    }
+}
