@@ -80,9 +80,10 @@ def clone_table(rows):
 
 def depth_table(rows):
     return "\n".join(table(
-        f"Depth, {name}", ["disk", "IOPS", "MB/s", "p99", "to the first", "of the rounds"],
+        f"Depth, {name}",
+        ["disk", "IOPS", "MB/s", "p99", "to the first", "of the rounds", "CPU per I/O"],
         [[label, f"{row['iops']:.0f}", f"{row['mb_per_s']:.0f}", milliseconds(row["p99"]),
-          *ratio(row)] for label, row in row_of.items()]) for name, row_of in rows.items())
+          *ratio(row), f"{row['cpu']:.1f} µs" if "cpu" in row else "-"] for label, row in row_of.items()]) for name, row_of in rows.items())
 
 
 def made_table(title, made):
