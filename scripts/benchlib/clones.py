@@ -140,5 +140,6 @@ def relative(results, reference):
             "iops": median([result[label]["iops"] for result in results]),
             "mb_per_s": median([result[label]["mb_per_s"] for result in results]),
             "p99": median([result[label]["latency_us"]["p99"] for result in results]),
+            "cpu": median([result[label]["server_cpu_us_per_io"] for result in results]),
             "ratio": median(ratios), "spread": [min(ratios), max(ratios)]}
     return rows

@@ -79,10 +79,16 @@ def clone_table(rows):
 
 
 def depth_table(rows):
-    return "\n".join(table(
-        f"Depth, {name}", ["disk", "IOPS", "MB/s", "p99", "to the first", "of the rounds"],
-        [[label, f"{row['iops']:.0f}", f"{row['mb_per_s']:.0f}", milliseconds(row["p99"]),
-          *ratio(row)] for label, row in row_of.items()]) for name, row_of in rows.items())
+    columns = ["disk", "IOPS", "MB/s", "p99", "to the first", "of the rounds", "CPU per I/O"]
+    return "\n".join(
+        table(f"Depth, {name}", columns, [depth_row(label, row) for label, row in of.items()])
+        for name, of in rows.items())
+
+
+def depth_row(label, row):
+    cpu = f"{row['cpu']:.1f} µs" if "cpu" in row else "-"
+    return [label, f"{row['iops']:.0f}", f"{row['mb_per_s']:.0f}", milliseconds(row["p99"]),
+            *ratio(row), cpu]
 
 
 def made_table(title, made):

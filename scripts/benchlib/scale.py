@@ -23,7 +23,7 @@ def prepare_snapshots(context):
 
 def make_snapshots(server, count):
     """One client, while the guest writes, so that each snapshot differs from the one before."""
-    load = server.load("disk", "randwrite", 1, runtime=3600)
+    load = server.load("disk", "mixed", 1, runtime=3600, read_percent=90)
     connection, request = server.connect(), take_snapshot("disk")
     durations = []
     for number in range(count):

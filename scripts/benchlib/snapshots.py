@@ -142,7 +142,7 @@ def measure_throughput(context, load):
     server = Parallax(context, f"throughput-{load}")
     server.start()
     rounds = []
-    for number in range(context.scaled(6, 1)):
+    for number in range(context.scaled(8, 1)):
         say(f"throughput, {load}: round {number + 1}")
         rounds.append(throughput_round(context, server, LOADS[load], number))
     server.discard()
