@@ -27,6 +27,21 @@ import Testing
         expectSuccess(seed, hasVersions: false)
     }
 
+    @Test(
+        "seeds with versions that once failed pass",
+        arguments: [
+            (261, "holes of a shrinking disk took more frames than there were"),
+            (344, "a template could not be made smaller, and the answer went to nobody"),
+            (367, "blocks that a head had let go of were counted twice after a crash"),
+            (456, "a node of a deleted version named an extent that was gone already"),
+            (10066, "a deletion that met an unreadable node began again from its beginning"),
+            (20388, "a damaged superblock copy was repaired after the good one was overwritten"),
+            (20417, "after a failed checkpoint reads waited for the log's node for ever"),
+        ] as [(UInt64, String)])
+    func versionRegressions(seed: UInt64, fault: String) {
+        expectSuccess(seed)
+    }
+
     @Test("the same seed gives the same trace, another seed another one")
     func replays() {
         let first = run(5)

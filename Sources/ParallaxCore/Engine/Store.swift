@@ -29,6 +29,8 @@ package struct OpenedStore: Sendable {
     package var superblock: Superblock
     /// What an administrator should know: a repaired superblock copy, for instance.
     package var notices: [String]
+    /// The copy that the superblock was read from.
+    var newestCopy: Int
 }
 
 /// Formatting, and the first step of opening.
@@ -105,7 +107,8 @@ package enum Store {
     package static func open(medium: some StoreMedium) throws(StoreError) -> OpenedStore {
         var opened = try inspect(medium: medium)
         opened.superblock.generation += 1
-        try writeSuperblock(opened.superblock, to: medium)
+        // The copy that is believed now is the only one that need be good: it is written last.
+        try writeSuperblock(opened.superblock, to: medium, last: opened.newestCopy)
         return opened
     }
 
@@ -117,7 +120,7 @@ package enum Store {
                 "This is no Parallax store: it is only \(medium.byteCount) bytes long; "
                     + "make one with `parallax-ctl store init`.")
         }
-        var valid: [Superblock] = []
+        var valid: [(superblock: Superblock, copy: Int)] = []
         var faults: [(copy: Int, fault: Superblock.Fault)] = []
         let block = BlockBuffer()
         for (copy, offset) in Superblock.copyOffsets.enumerated() {
@@ -129,14 +132,16 @@ package enum Store {
                 continue
             }
             do throws(Superblock.Fault) {
-                valid.append(try Superblock.decode(from: block.base))
+                valid.append((try Superblock.decode(from: block.base), copy))
             } catch {
                 faults.append((copy, error))
             }
         }
-        guard let newest = valid.max(by: { $0.generation < $1.generation }) else {
-            throw unusable(faults.map(\.fault))
-        }
+        guard
+            let (newest, newestCopy) = valid.max(by: {
+                $0.superblock.generation < $1.superblock.generation
+            })
+        else { throw unusable(faults.map(\.fault)) }
         for case .otherVersion in faults.map(\.fault) { throw unusable(faults.map(\.fault)) }
         let used = Superblock.firstExtentOffset + UInt64(newest.slotCount) * newest.extentBytes
         guard medium.byteCount >= used else {
@@ -148,7 +153,7 @@ package enum Store {
         let notices = faults.map { fault in
             "Superblock copy \(fault.copy) was damaged and is repaired from copy \(1 - fault.copy)."
         }
-        return OpenedStore(superblock: newest, notices: notices)
+        return OpenedStore(superblock: newest, notices: notices, newestCopy: newestCopy)
     }
 
     private static func unusable(_ faults: [Superblock.Fault]) -> StoreError {
@@ -177,14 +182,14 @@ package enum Store {
             "Both copies of the store's superblock are damaged; restore the store from a backup.")
     }
 
-    private static func writeSuperblock(_ superblock: Superblock, to medium: some StoreMedium)
-        throws(StoreError)
-    {
+    private static func writeSuperblock(
+        _ superblock: Superblock, to medium: some StoreMedium, last: Int = 1
+    ) throws(StoreError) {
         let block = BlockBuffer()
         superblock.encode(to: block.base)
         // One after the other, so that a crash spoils at most one of them.
-        for offset in Superblock.copyOffsets {
-            try write(block, at: offset, to: medium)
+        for copy in [1 - last, last] {
+            try write(block, at: Superblock.copyOffsets[copy], to: medium)
             try sync(medium)
         }
     }
