@@ -71,10 +71,13 @@ struct VersionTable: ~Copyable {
         return identifier
     }
 
-    /// A snapshot that was named has not been made: its row is free again.
+    /// A snapshot that was named has not been made: its row is free again. A replay names nothing:
+    /// there the row may never have been used, or have something else in it.
     mutating func giveUp(_ identifier: SnapshotIdentifier) {
         let row = identifier.row
-        precondition(self[row].state == .free, "VersionTable: giving up a snapshot that exists")
+        guard row < count, self[row].identifier == identifier, self[row].state == .free else {
+            return
+        }
         self[row].identifier = SnapshotIdentifier(0)
         freeRows.append(UInt32(row))
     }
