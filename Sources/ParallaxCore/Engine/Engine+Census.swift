@@ -50,10 +50,10 @@ extension Engine {
         }
         // What is being given back comes last: what it shares with others is whole.
         let job = catalog.reclaim.job.flatMap { $0.purpose == .free ? $0 : nil }
-        for owner in owners where owner != job?.target { visit(tree(owner), &taker) }
+        for owner in owners where owner != job?.target { visit(catalog.tree(of: owner), &taker) }
         if let job {
             taker.deletion = job
-            visit(tree(job.target), &taker)
+            visit(catalog.tree(of: job.target), &taker)
             taker.deletion = nil
         }
         for reference in catalog.pages.pages.map(\.reference) + catalog.pages.index
@@ -68,15 +68,6 @@ extension Engine {
         }
         if includingExclusive { countExclusive(&taker) }
         return taker.census
-    }
-
-    private func tree(_ owner: RecordOwner) -> TreeRoot {
-        if let row = owner.row {
-            return TreeRoot(
-                root: catalog.versions[row].root, levels: Int(catalog.versions[row].levels))
-        }
-        let head = catalog.vdis[owner.handle ?? 0]
-        return TreeRoot(root: head.root, levels: head.levels)
     }
 
     private func visit(_ tree: TreeRoot, _ taker: inout CensusTaker) {
@@ -156,16 +147,12 @@ extension Engine {
                 taker.census.exclusiveBlocks[version.identifier] = 0
                 continue
             }
-            var others = blocks(of: .empty, &taker)
+            var others = blocks(of: catalog.tree(of: version.firstChild), &taker)
             if version.parent >= 0 {
-                others.formUnion(blocks(of: tree(.version(Int(version.parent))), &taker))
+                let parent = catalog.versions[Int(version.parent)].tree
+                others.formUnion(blocks(of: parent, &taker))
             }
-            if let child = version.firstChild.row {
-                others.formUnion(blocks(of: tree(.version(child)), &taker))
-            } else if let child = version.firstChild.handle {
-                others.formUnion(blocks(of: tree(.vdi(child)), &taker))
-            }
-            let mine = blocks(of: tree(.version(row)), &taker)
+            let mine = blocks(of: version.tree, &taker)
             taker.census.exclusiveBlocks[version.identifier] = UInt64(
                 mine.subtracting(others).count)
         }

@@ -61,14 +61,14 @@ extension Engine {
             return true
         }
         let comparison = TreeComparison(mine: old, other: new, isSymmetric: true)
-        let isPermitted = loadPermits > 0 && !applierWaits
-        switch forest.nextDifference(comparison, from: job.cursor, mayLoad: isPermitted) {
+        let mayLoad = mayLoadAside
+        switch forest.nextDifference(comparison, from: job.cursor, mayLoad: mayLoad) {
         case .nodes(let mine, let other, let block):
             guard block < job.query.endBlock else {
                 finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: nil)))
                 return true
             }
-            switch compareLeaves(&job, mine, other, block, mayLoad: isPermitted) {
+            switch compareLeaves(&job, mine, other, block, mayLoad: mayLoad) {
             case .success: break
             case .failure(let wait): return waitForDiffNode(wait.difference)
             }
@@ -109,15 +109,9 @@ extension Engine {
 
     private func tree(of version: VersionReference) -> TreeRoot? {
         switch version {
-        case .head(let identifier):
-            handle(of: identifier).map {
-                TreeRoot(root: catalog.vdis[Int($0)].root, levels: catalog.vdis[Int($0)].levels)
-            }
+        case .head(let identifier): handle(of: identifier).map { catalog.vdis[Int($0)].tree }
         case .snapshot(let identifier):
-            visibleRow(of: identifier).map {
-                TreeRoot(
-                    root: catalog.versions[$0].root, levels: Int(catalog.versions[$0].levels))
-            }
+            visibleRow(of: identifier).map { catalog.versions[$0].tree }
         }
     }
 

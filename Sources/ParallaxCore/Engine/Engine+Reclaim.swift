@@ -105,7 +105,7 @@ extension Engine {
     private static let deletionsPerLook = 64
 
     private mutating func beginReclaim() -> Bool {
-        catalog.reclaim.awaitsCheckpoint = false
+        var needsCheckpoint = false
         for _ in 0..<min(catalog.reclaim.deletions.count, Self.deletionsPerLook) {
             guard let owner = catalog.reclaim.deletions.popFirst() else { break }
             switch readiness(of: owner) {
@@ -114,10 +114,13 @@ extension Engine {
                 catalog.reclaim.job = ReclaimJob(purpose: .free, target: owner)
                 return true
             case .waits: catalog.reclaim.deletions.append(owner)
+            case .waitsForCheckpoint:
+                catalog.reclaim.deletions.append(owner)
+                needsCheckpoint = true
             case .void: if let row = owner.row { catalog.versions[row].isQueued = false }
             }
         }
-        if catalog.reclaim.awaitsCheckpoint { askForCheckpoint() }
+        if needsCheckpoint { askForCheckpoint() }
         while let row = catalog.reclaim.counts.popFirst().map(Int.init) {
             let version = catalog.versions[row]
             guard version.state == .visible || version.state == .pending else { continue }
@@ -129,7 +132,7 @@ extension Engine {
         return false
     }
 
-    private enum Readiness { case ready, waits, void }
+    private enum Readiness { case ready, waits, waitsForCheckpoint, void }
 
     /// Giving back needs all nodes to have their places: those that only wait to be written are
     /// written by a checkpoint first.
@@ -146,8 +149,7 @@ extension Engine {
             forest.resolve(&catalog.vdis[handle].root)
             isResident = catalog.vdis[handle].root.address.isResident
         }
-        if isResident { catalog.reclaim.awaitsCheckpoint = true }
-        return isResident ? .waits : .ready
+        return isResident ? .waitsForCheckpoint : .ready
     }
 
     /// At once when nobody would notice, or space is needed; else they gather for a while.
@@ -172,8 +174,7 @@ extension Engine {
         guard var job = catalog.reclaim.job else { return .waits }
         if job.isBroken { return .broken }
         let comparison = comparison(of: job)
-        let isPermitted = loadPermits > 0 && !applierWaits
-        switch forest.nextDifference(comparison, from: job.cursor, mayLoad: isPermitted) {
+        switch forest.nextDifference(comparison, from: job.cursor, mayLoad: mayLoadAside) {
         case .nodes(let mine, let other, let block):
             if job.level == 0 {
                 switch goThroughLeaf(&job, mine, other, block, comparison.floor) {
@@ -202,6 +203,9 @@ extension Engine {
         }
     }
 
+    /// Whether what goes on in the background may load a node now.
+    var mayLoadAside: Bool { loadPermits > 0 && !applierWaits }
+
     private mutating func waitForNode(_ difference: RadixForest.Difference) -> ReclaimStep {
         if case .loading(let node) = difference {
             catalog.reclaim.starvedTurns = 0
@@ -214,29 +218,15 @@ extension Engine {
     }
 
     private func comparison(of job: ReclaimJob) -> TreeComparison {
-        var comparison = TreeComparison(mine: .empty, other: .empty, level: job.level)
+        var comparison = TreeComparison(
+            mine: catalog.tree(of: job.target), other: .empty, level: job.level)
         if let row = job.target.row {
-            let version = catalog.versions[row]
-            comparison.mine = TreeRoot(root: version.root, levels: Int(version.levels))
-            comparison.other = tree(of: version.firstChild)
+            comparison.other = catalog.tree(of: catalog.versions[row].firstChild)
             comparison.floor = catalog.floor(row)
         } else if let handle = job.target.handle {
-            let head = catalog.vdis[handle]
-            comparison.mine = TreeRoot(root: head.root, levels: head.levels)
-            comparison.floor = head.snapshotEpoch
+            comparison.floor = catalog.vdis[handle].snapshotEpoch
         }
         return comparison
-    }
-
-    private func tree(of link: VersionLink) -> TreeRoot {
-        if let row = link.row {
-            return TreeRoot(
-                root: catalog.versions[row].root, levels: Int(catalog.versions[row].levels))
-        }
-        if let handle = link.handle {
-            return TreeRoot(root: catalog.vdis[handle].root, levels: catalog.vdis[handle].levels)
-        }
-        return .empty
     }
 
     /// Frees or counts the data blocks of a leaf that are not in the child's.
@@ -244,16 +234,15 @@ extension Engine {
         _ job: inout ReclaimJob, _ mine: BlockReference, _ other: BlockReference, _ block: UInt64,
         _ floor: UInt32
     ) -> Result<Void, RadixForest.Wait> {
-        let isPermitted = loadPermits > 0 && !applierWaits
         var otherEntries: UnsafeMutablePointer<BlockReference>?
         if !other.isHole {
-            switch forest.frame(of: other, level: 0, block: block, mayLoad: isPermitted) {
+            switch forest.frame(of: other, level: 0, block: block, mayLoad: mayLoadAside) {
             case .success(let frame): otherEntries = forest.cache.entries(frame)
             case .failure(let wait): return .failure(wait)
             }
         }
         let frame: Int
-        switch forest.frame(of: mine, level: 0, block: block, mayLoad: isPermitted) {
+        switch forest.frame(of: mine, level: 0, block: block, mayLoad: mayLoadAside) {
         case .success(let found): frame = found
         case .failure(let wait): return .failure(wait)
         }

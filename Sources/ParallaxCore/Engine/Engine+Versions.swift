@@ -134,13 +134,9 @@ extension Engine {
     ) -> Outcome {
         noteCut(group)
         guard let handle = handle(of: vdi).map(Int.init) else {
-            catalog.versions.giveUp(identifier)
-            return .failure(.noSuchVDI)
+            return giveUp(identifier, .noSuchVDI)
         }
-        guard catalog.vdis[handle].epoch < .max else {
-            catalog.versions.giveUp(identifier)
-            return .failure(.tooManyEpochs)
-        }
+        guard catalog.vdis[handle].epoch < .max else { return giveUp(identifier, .tooManyEpochs) }
         guard
             let row = freezeHead(
                 handle, as: identifier, createdAt: createdAt,
@@ -157,23 +153,22 @@ extension Engine {
         return .success(.snapshot(identifier))
     }
 
+    /// The version that was named is not made.
+    private mutating func giveUp(
+        _ identifier: SnapshotIdentifier, _ error: CatalogError
+    ) -> Outcome {
+        catalog.versions.giveUp(identifier)
+        return .failure(error)
+    }
+
     /// The head begins again as the snapshot is; what it was stays as a version.
     private mutating func rollBack(
         _ vdi: VDIIdentifier, to target: SnapshotIdentifier, kept: SnapshotIdentifier,
         createdAt: UInt64, isVisible: Bool, details: [UInt8]
     ) -> Outcome {
-        guard let handle = handle(of: vdi).map(Int.init) else {
-            catalog.versions.giveUp(kept)
-            return .failure(.noSuchVDI)
-        }
-        guard let origin = visibleRow(of: target) else {
-            catalog.versions.giveUp(kept)
-            return .failure(.noSuchSnapshot)
-        }
-        guard catalog.versions[origin].epoch < .max else {
-            catalog.versions.giveUp(kept)
-            return .failure(.tooManyEpochs)
-        }
+        guard let handle = handle(of: vdi).map(Int.init) else { return giveUp(kept, .noSuchVDI) }
+        guard let origin = visibleRow(of: target) else { return giveUp(kept, .noSuchSnapshot) }
+        guard catalog.versions[origin].epoch < .max else { return giveUp(kept, .tooManyEpochs) }
         guard
             let row = freezeHead(
                 handle, as: kept, createdAt: createdAt, state: isVisible ? .visible : .deleted,

@@ -259,10 +259,6 @@ extension Engine {
         statistics.nodeFramesUsed = forest.cache.frameCount - forest.cache.freeCount
         statistics.dirtyNodes = forest.cache.dirtyCount
         statistics.requestsInFlight = requests.usedCount
-        statistics.vdis = catalog.vdiCount
-        statistics.versions = catalog.versions.usedCount
-        statistics.deletionsPending =
-            catalog.reclaim.deletions.count + (catalog.reclaim.job?.purpose == .free ? 1 : 0)
         for index in 0..<forest.extents.count {
             statistics.liveBlocks += UInt64(forest.extents[index].live)
         }

@@ -50,11 +50,6 @@ package struct EngineStatistics: Sendable {
     package var nodeFramesUsed = 0
     package var dirtyNodes = 0
     package var requestsInFlight = 0
-    package var vdis = 0
-    /// Snapshots, deleted ones whose blocks are not given back included.
-    package var versions = 0
-    /// Deleted snapshots and VDIs whose blocks are not given back yet.
-    package var deletionsPending = 0
     /// Nodes of deleted versions that could not be read: what only they name is not given back.
     package var nodesPassedOver: UInt64 = 0
 

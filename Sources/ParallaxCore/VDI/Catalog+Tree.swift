@@ -93,6 +93,18 @@ extension Catalog {
         return parent >= 0 ? versions[Int(parent)].epoch : 0
     }
 
+    func tree(of link: VersionLink) -> TreeRoot {
+        if let row = link.row { return versions[row].tree }
+        if let handle = link.handle { return vdis[handle].tree }
+        return .empty
+    }
+
+    func tree(of owner: RecordOwner) -> TreeRoot {
+        if let row = owner.row { return versions[row].tree }
+        if let handle = owner.handle { return vdis[handle].tree }
+        return .empty
+    }
+
     func parent(of link: VersionLink) -> Int32 {
         if let row = link.row { return versions[row].parent }
         if let handle = link.handle { return vdis[handle].version }

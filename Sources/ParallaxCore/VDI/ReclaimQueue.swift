@@ -42,8 +42,6 @@ struct ReclaimQueue {
     var starvedTurns = 0
     /// It would go on at once, had the turn not ended.
     var hasMore = false
-    /// What is to be given back is not in the store yet.
-    var awaitsCheckpoint = false
 
     var hasWork: Bool {
         job != nil || !deletions.isEmpty || !counts.isEmpty || !vdis.isEmpty

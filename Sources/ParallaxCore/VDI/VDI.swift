@@ -64,6 +64,7 @@ struct VDI: BitwiseCopyable {
 
     var isOpen: Bool { kind != .closed }
     var isReadOnly: Bool { kind == .snapshot || isTemplate }
+    var tree: TreeRoot { TreeRoot(root: root, levels: levels) }
 
     /// Blocks that a tree of this height can map.
     static func span(levels: Int) -> UInt64 {

@@ -47,4 +47,6 @@ struct Version: BitwiseCopyable {
     var isRecordDirty = false
     /// It is in the queue of what is to be reclaimed, or counted.
     var isQueued = false
+
+    var tree: TreeRoot { TreeRoot(root: root, levels: Int(levels)) }
 }
