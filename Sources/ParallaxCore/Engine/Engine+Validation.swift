@@ -101,22 +101,10 @@ extension Engine {
 }
 
 extension Engine {
-    /// Bytes that the change's record may take in a chunk's header.
+    /// Bytes that the change's record takes in a chunk's header.
     static func recordBytes(of change: CatalogChange) -> Int {
-        let bytes =
-            switch change {
-            case .create(let name, _, _), .clone(_, let name, _, _):
-                VDIRecord.fixedBytes + name.utf8.count
-            case .resize, .finishGroup: 16
-            case .rename(_, let name): 8 + name.utf8.count
-            case .delete, .deleteSnapshot: 8
-            case .setAttributes(_, let attributes): 9 + attributes.policy.utf8.count
-            case .snapshot(_, let details, _, _): 32 + details.encodedBytes
-            case .setDetails(_, let details): 8 + details.encodedBytes
-            case .rollback(_, _, let details, _):
-                33 + (details ?? Self.detailsOfNothing).encodedBytes
-            }
-        return ChunkRecord.vdiFixedBytes + bytes
+        let record = record(of: change, vdi: VDIIdentifier(0), snapshot: SnapshotIdentifier(0))
+        return ChunkRecord.vdiFixedBytes + record.encodedBytes
     }
 
     /// Of a version that nobody is to see.
@@ -124,15 +112,32 @@ extension Engine {
 
     /// The record of a change that is possible. Names what it makes.
     mutating func makeRecord(_ change: CatalogChange) -> CatalogRecord {
+        var vdi = VDIIdentifier(0)
+        var snapshot = SnapshotIdentifier(0)
+        switch change {
+        case .create, .clone: vdi = nextVDI()
+        case .snapshot, .rollback:
+            snapshot = catalog.versions.nextIdentifier(stream: catalog.stream)
+        case .resize, .rename, .delete, .setAttributes, .setDetails, .deleteSnapshot,
+            .finishGroup:
+            break
+        }
+        return Self.record(of: change, vdi: vdi, snapshot: snapshot)
+    }
+
+    /// `vdi` and `snapshot` are the names of what the change makes.
+    private static func record(
+        of change: CatalogChange, vdi new: VDIIdentifier, snapshot: SnapshotIdentifier
+    ) -> CatalogRecord {
         switch change {
         case .create(let name, let sizeBytes, let createdAt):
             return .create(
                 VDIRecord(
-                    identifier: nextVDI(), name: name, sizeBytes: sizeBytes,
+                    identifier: new, name: name, sizeBytes: sizeBytes,
                     createdAtNanoseconds: createdAt))
         case .clone(let origin, let name, let sizeBytes, let createdAt):
             var record = VDIRecord(
-                identifier: nextVDI(), name: name, sizeBytes: sizeBytes,
+                identifier: new, name: name, sizeBytes: sizeBytes,
                 createdAtNanoseconds: createdAt)
             record.parent = origin
             return .create(record)
@@ -142,17 +147,14 @@ extension Engine {
         case .setAttributes(let vdi, let attributes): return .setAttributes(vdi, attributes)
         case .snapshot(let vdi, let details, let createdAt, let group):
             return .snapshot(
-                catalog.versions.nextIdentifier(stream: catalog.stream), vdi,
-                createdAt: createdAt, group: group, details: details.encoded)
+                snapshot, vdi, createdAt: createdAt, group: group, details: details.encoded)
         case .setDetails(let snapshot, let details):
             return .setDetails(snapshot, details: details.encoded)
         case .deleteSnapshot(let snapshot): return .deleteSnapshot(snapshot)
         case .rollback(let vdi, let target, let keeping, let createdAt):
             return .rollback(
-                vdi, to: target,
-                kept: catalog.versions.nextIdentifier(stream: catalog.stream),
-                createdAt: createdAt, isVisible: keeping != nil,
-                details: (keeping ?? Self.detailsOfNothing).encoded)
+                vdi, to: target, kept: snapshot, createdAt: createdAt,
+                isVisible: keeping != nil, details: (keeping ?? detailsOfNothing).encoded)
         case .finishGroup(let group, let commit): return .finishGroup(group, commit: commit)
         }
     }
