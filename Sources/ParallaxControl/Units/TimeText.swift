@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import ParallaxRetention
+
 /// Points in time as ISO 8601 text, without the system's calendar: names of snapshots are made and
 /// read by the million.
 package enum TimeText {
@@ -8,7 +10,7 @@ package enum TimeText {
     package static func milliseconds(_ nanoseconds: UInt64) -> String {
         let seconds = nanoseconds / 1_000_000_000
         var text = [UInt8](repeating: UInt8(ascii: "0"), count: 24)
-        let day = civil(day: Int(seconds / 86_400))
+        let day = CivilDate(dayNumber: Int(seconds / 86_400))
         let rest = seconds % 86_400
         put(day.year, 4, at: 0, in: &text)
         put(day.month, 2, at: 5, in: &text)
@@ -40,9 +42,9 @@ package enum TimeText {
         var reader = Reader(text)
         guard let year = reader.number(4), reader.take("-"), let month = reader.number(2),
             reader.take("-"), let day = reader.number(2), (1970...2500).contains(year),
-            (1...12).contains(month), (1...days(in: month, of: year)).contains(day)
+            let date = CivilDate(year: year, month: month, day: day)
         else { return nil }
-        var seconds = daysSince1970(year: year, month: month, day: day) * 86_400
+        var seconds = date.dayNumber * 86_400
         var fraction = 0
         if reader.take("T") || reader.take("t") {
             guard let hour = reader.number(2), reader.take(":"), let minute = reader.number(2),
@@ -115,35 +117,5 @@ package enum TimeText {
             guard let minutes = number(2), minutes < 60 else { return nil }
             return sign * (hours * 3600 + minutes * 60)
         }
-    }
-
-    // The calendar in days, as by Howard Hinnant's paper "chrono-compatible low-level date
-    // algorithms": years begin in March, so that the leap day is a year's last.
-
-    private static func daysSince1970(year: Int, month: Int, day: Int) -> Int {
-        let shifted = month <= 2 ? year - 1 : year
-        let era = shifted / 400
-        let yearOfEra = shifted - era * 400
-        let dayOfYear = (153 * ((month + 9) % 12) + 2) / 5 + day - 1
-        let dayOfEra = yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
-        return era * 146_097 + dayOfEra - 719_468
-    }
-
-    private static func civil(day: Int) -> (year: Int, month: Int, day: Int) {
-        let shifted = day + 719_468
-        let era = shifted / 146_097
-        let dayOfEra = shifted - era * 146_097
-        let yearOfEra =
-            (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let monthFromMarch = (5 * dayOfYear + 2) / 153
-        let month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
-        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
-        return (year, month, dayOfYear - (153 * monthFromMarch + 2) / 5 + 1)
-    }
-
-    private static func days(in month: Int, of year: Int) -> Int {
-        let isLeap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-        return [31, isLeap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1]
     }
 }

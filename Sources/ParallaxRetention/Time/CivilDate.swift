@@ -7,16 +7,16 @@ let secondsPerDay = 86_400
 ///
 /// Own arithmetic and not Foundation's `Calendar`: the rules ask for the day, week, month and year
 /// of every snapshot of a list of 100,000, and only the zone's offset needs tables.
-struct CivilDate: Equatable {
+package struct CivilDate: Equatable {
     /// Days since 1970-01-01.
-    let dayNumber: Int
-    let year: Int
-    let month: Int
-    let day: Int
+    package let dayNumber: Int
+    package let year: Int
+    package let month: Int
+    package let day: Int
 
     /// The year is taken to begin in March, so that the day that may be missing is its last; 400
     /// such years always have 146,097 days.
-    init(dayNumber: Int) {
+    package init(dayNumber: Int) {
         let shifted = dayNumber + 719_468  // Days since 0000-03-01.
         let era = floorDivide(shifted, 146_097)
         let dayOfEra = shifted - era * 146_097
@@ -31,7 +31,7 @@ struct CivilDate: Equatable {
     }
 
     /// Nil when there is no such day.
-    init?(year: Int, month: Int, day: Int) {
+    package init?(year: Int, month: Int, day: Int) {
         guard (1...12).contains(month), day >= 1,
             day <= Self.daysIn(month: month, year: year)
         else { return nil }
@@ -47,7 +47,7 @@ struct CivilDate: Equatable {
             - 719_468
     }
 
-    static func daysIn(month: Int, year: Int) -> Int {
+    private static func daysIn(month: Int, year: Int) -> Int {
         switch month {
         case 2: year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) ? 29 : 28
         case 4, 6, 9, 11: 30
