@@ -34,8 +34,13 @@ final class NBDTestClient {
         return client
     }
 
+    /// Shut down before it is closed: a process that another test is just starting has the
+    /// descriptor as well until it begins, and the server would not notice before.
     func hangUp() {
-        if isOpen { close(socketFD) }
+        if isOpen {
+            shutdown(socketFD, Int32(SHUT_RDWR))
+            close(socketFD)
+        }
         isOpen = false
     }
 

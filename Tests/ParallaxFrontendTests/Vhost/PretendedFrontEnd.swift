@@ -48,8 +48,11 @@ final class PretendedFrontEnd {
 
     static func connect(_ path: String) -> Int32 { parallax_unix_connect(path, 1) }
 
+    /// Shut down before it is closed: a process that another test is just starting has the
+    /// descriptor as well until it begins, and the device would not notice before.
     func hangUp() {
         guard socket >= 0 else { return }
+        shutdown(socket, Int32(SHUT_RDWR))
         close(socket)
         socket = -1
     }
@@ -111,6 +114,14 @@ final class PretendedFrontEnd {
         var byte: UInt8 = 0
         let count = parallax_receive(socket, &byte, 1)
         return count == 0 || count == -Int(ECONNRESET)
+    }
+
+    /// Whether the device has hung up, which may show a moment later: a process that another test
+    /// is just starting has the device's end as well until it begins.
+    var becomesDisconnected: Bool {
+        var descriptor = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
+        poll(&descriptor, 1, 60_000)
+        return isDisconnected
     }
 
     // MARK: Memory

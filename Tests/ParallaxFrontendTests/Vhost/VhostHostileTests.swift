@@ -199,7 +199,7 @@ struct VhostHostileTests {
     func garbage(bytes: [UInt8]) throws {
         let fixture = try VhostFixture()
         fixture.frontEnd.sendBytes(bytes)
-        #expect(fixture.frontEnd.isDisconnected)
+        #expect(fixture.frontEnd.becomesDisconnected)
         #expect(fixture.rig.counters.protocolFaults == 1)
         #expect(fixture.rig.notices.filter(\.isProblem).count == 1)
         let next = PretendedFrontEnd(fixture.rig, path: fixture.path)

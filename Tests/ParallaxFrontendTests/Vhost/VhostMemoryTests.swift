@@ -249,7 +249,7 @@ struct VhostMemoryTests {
         fixture.rig.release()
         fixture.rig.settle()
         #expect(fixture.disk(sector: 0, count: 512) == [UInt8](repeating: 0, count: 512))
-        #expect(fixture.frontEnd.isDisconnected)
+        #expect(fixture.frontEnd.becomesDisconnected)
         #expect(
             fixture.rig.notices.contains { notice in
                 if case .memoryVanished = notice { true } else { false }

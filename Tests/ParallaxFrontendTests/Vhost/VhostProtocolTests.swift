@@ -299,7 +299,7 @@ struct VhostProtocolTests {
         #expect(fixture.rig.isDrained)
         #expect(queue.status(request) == 0)
         #expect(queue.usedIndex == 1)
-        #expect(fixture.frontEnd.isDisconnected)
+        #expect(fixture.frontEnd.becomesDisconnected)
         #expect(fixture.rig.registrar.watched.isEmpty)
     }
 
