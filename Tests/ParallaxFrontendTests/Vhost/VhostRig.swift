@@ -108,37 +108,7 @@ final class VhostRig {
     }
 
     private func answer(_ request: BlockRequest) {
-        let status = failure ?? perform(request)
+        let status = failure ?? disk.perform(request)
         device.pointee.complete(tag: request.tag, status: status)
-    }
-
-    private func perform(_ request: BlockRequest) -> BlockStatus {
-        let start = Int(request.firstSector) * sectorBytes
-        let count = Int(request.sectorCount) * sectorBytes
-        guard start + count <= disk.count else { return .outOfRange }
-        switch request.operation {
-        case .flush: return .ok
-        case .discard, .writeZeroes:
-            if let base = disk.baseAddress { memset(base + start, 0, count) }
-            return .ok
-        case .read, .write: return transfer(request, start, count)
-        case .allocation: return .invalid
-        }
-    }
-
-    private func transfer(_ request: BlockRequest, _ start: Int, _ count: Int) -> BlockStatus {
-        var offset = start
-        for index in 0..<Int(request.segmentCount) {
-            guard let segment = request.segments?[index], let base = disk.baseAddress else {
-                return .invalid
-            }
-            if request.operation == .read {
-                memcpy(segment.base, base + offset, segment.count)
-            } else {
-                memcpy(base + offset, segment.base, segment.count)
-            }
-            offset += segment.count
-        }
-        return offset - start == count ? .ok : .invalid
     }
 }
