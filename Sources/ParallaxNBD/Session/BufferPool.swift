@@ -2,6 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 internal import Glibc
+import ParallaxCore
 
 /// The data memory of one connection: a fixed number of page-aligned pieces of two sizes, and a
 /// stretch of zeroes.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import ParallaxCore
+
 /// For tests and for checks in debug builds.
 extension NBDConnection {
     /// Nothing is in use: every command, operation, piece and reply has been given back.

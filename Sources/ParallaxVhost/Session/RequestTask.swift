@@ -23,34 +23,20 @@ struct RequestTask: BitwiseCopyable {
 /// SAFETY: owns its storage; list N is `dataSegmentsMax` entries from N * `dataSegmentsMax`.
 struct DataSegmentLists: ~Copyable {
     private let storage: UnsafeMutablePointer<DataSegment>
-    private let free: UnsafeMutablePointer<Int16>
-    private(set) var freeCount: Int
+    private var free = SlotStack(capacity: VhostLimits.pooledListCount)
 
     init() {
-        let count = VhostLimits.pooledListCount
-        storage = .allocate(capacity: count * VhostLimits.dataSegmentsMax)
-        free = .allocate(capacity: count)
-        for index in 0..<count { free[index] = Int16(count - 1 - index) }
-        freeCount = count
+        storage = .allocate(
+            capacity: VhostLimits.pooledListCount * VhostLimits.dataSegmentsMax)
     }
 
-    deinit {
-        storage.deallocate()
-        free.deallocate()
-    }
+    deinit { storage.deallocate() }
 
-    /// The list given back last comes first, as its memory is in the processor's cache.
-    mutating func take() -> Int16? {
-        guard freeCount > 0 else { return nil }
-        freeCount -= 1
-        return free[freeCount]
-    }
+    var freeCount: Int { free.count }
 
-    mutating func giveBack(_ list: Int16) {
-        precondition(freeCount < VhostLimits.pooledListCount, "a list was given back twice")
-        free[freeCount] = list
-        freeCount += 1
-    }
+    mutating func take() -> Int16? { free.pop().map { Int16($0) } }
+
+    mutating func giveBack(_ list: Int16) { free.push(Int32(list)) }
 
     subscript(list: Int16) -> UnsafeMutablePointer<DataSegment> {
         storage + Int(list) * VhostLimits.dataSegmentsMax

@@ -38,36 +38,24 @@ struct SegmentStorage: BitwiseCopyable {
 struct SegmentLists: ~Copyable {
     private let segments: UnsafeMutablePointer<DataSegment>
     private let pins: UnsafeMutablePointer<Int32>
-    private let free: UnsafeMutablePointer<Int16>
-    private(set) var freeCount: Int
+    private var free = SlotStack(capacity: XenLimits.pooledListCount)
 
     init() {
-        let count = XenLimits.pooledListCount
-        segments = .allocate(capacity: count * XenLimits.indirectSegmentsMax)
-        pins = .allocate(capacity: count * XenLimits.indirectSegmentsMax)
-        free = .allocate(capacity: count)
-        for index in 0..<count { free[index] = Int16(count - 1 - index) }
-        freeCount = count
+        let count = XenLimits.pooledListCount * XenLimits.indirectSegmentsMax
+        segments = .allocate(capacity: count)
+        pins = .allocate(capacity: count)
     }
 
     deinit {
         segments.deallocate()
         pins.deallocate()
-        free.deallocate()
     }
 
-    /// The list given back last comes first, as its memory is in the processor's cache.
-    mutating func take() -> Int16? {
-        guard freeCount > 0 else { return nil }
-        freeCount -= 1
-        return free[freeCount]
-    }
+    var freeCount: Int { free.count }
 
-    mutating func giveBack(_ list: Int16) {
-        precondition(freeCount < XenLimits.pooledListCount, "a list was given back twice")
-        free[freeCount] = list
-        freeCount += 1
-    }
+    mutating func take() -> Int16? { free.pop().map { Int16($0) } }
+
+    mutating func giveBack(_ list: Int16) { free.push(Int32(list)) }
 
     subscript(list: Int16) -> SegmentStorage {
         let start = Int(list) * XenLimits.indirectSegmentsMax
