@@ -18,8 +18,10 @@ struct DeviceState: ~Copyable {
     let ranges: UnsafeMutablePointer<BlockRange>
 
     var features: VirtioFeatures = []
-    /// The guest's choice: false makes each write durable before it is answered.
-    var isWriteback = true
+    /// The guest's choice: false makes each write durable before it is answered. It is on for a
+    /// new front end (`getConfig`); for one that connects again, and whose guest may have turned
+    /// it off, it is off until somebody knows better.
+    var isWriteback = false
     /// Guest requests that the engine has.
     var inFlight = 0
     /// No queue takes requests until a message that changes memory has been served.

@@ -72,6 +72,8 @@ package struct VhostDevice: ~Copyable {
     var spare: OwnedFileDescriptor?
     var connection: Connection?
     var state: DeviceState
+    /// What the front end keeps for us over our death.
+    var inflight: InflightArea?
     let queues: UnsafeMutablePointer<Virtqueue>
     var waiting: (message: Waiting, header: MessageHeader)?
 
@@ -175,7 +177,7 @@ extension VhostDevice {
         retryStalled(&requests)
         publishTouched()
         finishWaiting(&registrar)
-        if phase == .connected, state.memory.hasVanished {
+        if phase == .connected, state.memory.hasVanished || inflight?.hasVanished == true {
             give(.memoryVanished)
             disconnect(&registrar)
         }
