@@ -38,10 +38,10 @@ extension Shard where ShardReactor: ~Copyable {
         device.pointee.finishBatch(registrar: &reactor, requests: &requests)
         while let notice = device.pointee.takeNotice() {
             let name = device.pointee.export.name
-            if notice.isProblem {
-                log.warning("VDI \(name): \(notice.text)")
-            } else {
-                log.debug("VDI \(name): \(notice.text)")
+            switch notice.weight {
+            case .detail: log.debug("VDI \(name): \(notice.text)")
+            case .event: log.info("VDI \(name): \(notice.text)")
+            case .problem: log.warning("VDI \(name): \(notice.text)")
             }
         }
         if device.pointee.isDrained { end(session) }

@@ -83,7 +83,7 @@ package struct VhostDevice: ~Copyable {
     var stalledQueues: UInt32 = 0
 
     var notices = FixedRing<VhostNotice>(minimumCapacity: 16)
-    var noticesGiven: UInt32 = 0
+    var noticesGiven: UInt64 = 0
     var count = VhostCounters()
 
     /// Binds the socket and listens; nobody is accepted before `start`.
@@ -214,7 +214,11 @@ extension VhostDevice {
         let bit: UInt32 = 1 << queue
         touchedQueues |= bit
         stalledQueues &= ~bit
-        switch queues[queue].takeRequests(&state, &requests) {
+        let intake = queues[queue].takeRequests(&state, &requests)
+        if let count = queues[queue].tracking.takeOverCount() {
+            give(.tookOver(queue: UInt32(queue), requests: count))
+        }
+        switch intake {
         case .idle, .empty: break
         case .stalled: stalledQueues |= bit
         // Our own kick brings us back in the next turn, after the other queues and sessions.

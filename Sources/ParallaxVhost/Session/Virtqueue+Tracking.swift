@@ -24,6 +24,8 @@ struct InflightTracking {
     /// To be made again, oldest first, from `nextLeft` on.
     fileprivate var left: [InflightQueue.Left] = []
     fileprivate var nextLeft = 0
+    /// How many there were, until it is told.
+    private var untoldCount = 0
     private var counter: UInt64 = 0
     /// The last head that was answered, as our own copy of the area's list.
     private var lastAnswered: UInt16 = 0
@@ -49,8 +51,16 @@ struct InflightTracking {
         }
         left = found
         nextLeft = 0
+        untoldCount = found.count
         counter = (found.last?.counter ?? counter) &+ 1
         hasRecovered = true
+    }
+
+    /// The number of requests that were left behind, once, if there were any.
+    mutating func takeOverCount() -> Int? {
+        guard untoldCount > 0 else { return nil }
+        defer { untoldCount = 0 }
+        return untoldCount
     }
 
     mutating func markTaken(_ head: UInt16) {
