@@ -24,6 +24,8 @@ struct DeviceState: ~Copyable {
     var isWriteback = false
     /// Guest requests that the engine has.
     var inFlight = 0
+    /// Requests of ours that the engine has: one for each range of those.
+    var engineRequests = 0
     /// No queue takes requests until a message that changes memory has been served.
     var isPaused = false
     var requestsTaken: UInt64 = 0
@@ -38,6 +40,9 @@ struct DeviceState: ~Copyable {
     }
 
     deinit { ranges.deallocate() }
+
+    /// No more requests of this guest for now, so that others get theirs.
+    var isAtItsShare: Bool { engineRequests >= VhostLimits.engineRequestsMax }
 
     /// virtio 1.2, 5.2.6.2: a completed write is stable by itself when the guest turned writeback
     /// off, and when it cannot send flushes at all.

@@ -81,6 +81,8 @@ package struct VhostDevice: ~Copyable {
     var touchedQueues: UInt32 = 0
     /// Bit N: queue N has requests that found no room.
     var stalledQueues: UInt32 = 0
+    /// Who is asked first when there is room again: the one behind the last that was.
+    private var firstStalled = 0
 
     var notices = FixedRing<VhostNotice>(minimumCapacity: 16)
     var noticesGiven: UInt64 = 0
@@ -238,16 +240,18 @@ extension VhostDevice {
     }
 
     private mutating func retryStalled(_ requests: inout RequestQueue) {
-        var left = stalledQueues
-        guard left != 0, phase == .connected, !state.isPaused else { return }
-        while left != 0, !requests.isFull {
-            let queue = left.trailingZeroBitCount
-            left &= left - 1
+        guard stalledQueues != 0, phase == .connected, !state.isPaused else { return }
+        let first = firstStalled
+        for offset in 0..<VhostLimits.queueCountMax {
+            guard !requests.isFull, !state.isAtItsShare else { break }
+            let queue = (first + offset) % VhostLimits.queueCountMax
+            guard stalledQueues & (1 << queue) != 0 else { continue }
             takeRequests(queue, &requests)
+            firstStalled = (queue + 1) % VhostLimits.queueCountMax
         }
         // With requests in flight their replies bring us back. Without, only a kick can.
         guard state.inFlight == 0 else { return }
-        left = stalledQueues
+        var left = stalledQueues
         while left != 0 {
             queues[left.trailingZeroBitCount].kick?.signal()
             left &= left - 1

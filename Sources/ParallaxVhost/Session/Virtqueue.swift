@@ -207,7 +207,7 @@ extension Virtqueue {
         _ head: UInt16, _ ring: SplitRing, _ device: inout DeviceState,
         _ requests: inout RequestQueue
     ) throws(RingFault) -> Admission? {
-        guard !requests.isFull else { return nil }
+        guard !requests.isFull, !device.isAtItsShare else { return nil }
         let task = tasks + Int(head)
         guard !task.pointee.isInFlight else { throw .headInFlight }
         try device.chain.gather(
@@ -245,6 +245,7 @@ extension Virtqueue {
         precondition(task.pointee.isInFlight, "a reply to a request that is not in flight")
         if status.rawValue > task.pointee.status.rawValue { task.pointee.status = status }
         task.pointee.remaining -= 1
+        device.engineRequests -= 1
         guard task.pointee.remaining == 0 else { return }
         if task.pointee.pooledList >= 0 {
             device.lists.giveBack(task.pointee.pooledList)
