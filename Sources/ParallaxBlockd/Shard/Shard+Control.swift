@@ -55,6 +55,10 @@ extension Shard where ShardReactor: ~Copyable {
             engine.supplyExtent(slot)
             if slot == nil { peers.askForSpace(from: index) }
         case .spaceIsShort: engine.giveBackSpace()
+        case .grow(let superblock, let reply):
+            engine.grow(to: superblock)
+            reply.resume()
+        case .freeSpace: engine.noteFreeSpace()
         }
     }
 

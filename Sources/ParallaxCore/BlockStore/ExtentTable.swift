@@ -32,10 +32,10 @@ struct ExtentTable: ~Copyable {
         case sealed = 2
     }
 
-    private let entries: UnsafeMutablePointer<Extent>
+    private var entries: UnsafeMutablePointer<Extent>
     private var indexOf: IntegerMap
     private(set) var count = 0
-    private let capacity: Int
+    private var capacity: Int
 
     init(slotCount: Int) {
         capacity = slotCount
@@ -120,5 +120,19 @@ struct ExtentTable: ~Copyable {
             preconditionFailure("ExtentTable: an address names an extent that is not there")
         }
         return Int(found)
+    }
+}
+
+extension ExtentTable {
+    /// Makes room for the extents of a store that has grown. A smaller count changes nothing.
+    mutating func grow(slotCount: Int) {
+        guard slotCount > capacity else { return }
+        let larger = UnsafeMutablePointer<Extent>.allocate(capacity: slotCount)
+        larger.update(from: entries, count: count)
+        entries.deallocate()
+        entries = larger
+        capacity = slotCount
+        indexOf = IntegerMap(capacity: slotCount)
+        for index in 0..<count { indexOf.insert(entries[index].number.rawValue, UInt32(index)) }
     }
 }

@@ -67,7 +67,7 @@ package actor ControlPlane {
         var groupsFailed: UInt64 = 0
     }
 
-    let runtime: StoreRuntime
+    var runtime: StoreRuntime
     let nbdSocketPath: String
     let file: AttachmentsFile
     let log: Logger
