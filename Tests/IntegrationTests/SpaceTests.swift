@@ -121,6 +121,12 @@ import Testing
         #expect(written > 64, "only \(written) writes of 128 KiB fitted")
         #expect(written < 512)
 
+        let full = try daemon.status()
+        #expect(full.store.liveBytes >= UInt64(written) << 17)
+        #expect(full.store.fullPercent >= 80, "\(full.store)")
+        #expect(full.shards.map(\.space.refusedRequests).reduce(0, +) == 1)
+        #expect(full.store.host.map(\.allocatedBytes) ?? 0 >= full.store.liveBytes)
+
         // Everybody can read what was acknowledged.
         var victim = try BlockDriver(connectingTo: victimSocket, options: patientOptions())
         try victimLoad.verify(&victim)

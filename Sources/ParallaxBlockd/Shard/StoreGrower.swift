@@ -30,6 +30,18 @@ final class StoreGrower: Sendable {
             extentBytes: superblock.extentBytes, extentCount: UInt64(superblock.slotCount))
     }
 
+    /// What the store's file takes of its file system; nil for a block device.
+    var hostSpace: HostSpace? {
+        guard let allocatedBytes = file.allocatedBytes else { return nil }
+        let status = pool.status
+        let problem = status.failure.map {
+            "an extent could not be allocated in \(file.path) (errno \($0.errno)); "
+                + "free some space in its file system"
+        }
+        return HostSpace(
+            allocatedBytes: allocatedBytes, punchedBytes: status.punchedBytes, problem: problem)
+    }
+
     func grow(to sizeBytes: UInt64?) async throws -> StoreIdentity {
         let larger = try await onBlockingThread { [self] () throws(ControlError) in
             try makeLarger(sizeBytes)

@@ -62,7 +62,7 @@ extension Engine {
         return .full
     }
 
-    private func blocksToLeave(by reserve: Reserve) -> Int {
+    func blocksToLeave(by reserve: Reserve) -> Int {
         switch reserve {
         case .data: checkpointReserve + 2 * largestCheckpoint + purgeReserve + 64
         case .holes: checkpointReserve + largestCheckpoint + purgeReserve

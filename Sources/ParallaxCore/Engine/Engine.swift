@@ -259,6 +259,7 @@ extension Engine {
         statistics.nodeFramesUsed = forest.cache.frameCount - forest.cache.freeCount
         statistics.dirtyNodes = forest.cache.dirtyCount
         statistics.requestsInFlight = requests.usedCount
+        addSpace(to: &statistics)
         for index in 0..<forest.extents.count {
             statistics.liveBlocks += UInt64(forest.extents[index].live)
         }

@@ -273,6 +273,13 @@ extension StoreFile {
 // MARK: Growing
 
 extension StoreFile {
+    /// Bytes for which the file system has blocks; nil for a block device.
+    package var allocatedBytes: UInt64? {
+        var status = stat()
+        guard !isBlockDevice, fstat(fileDescriptor, &status) == 0 else { return nil }
+        return UInt64(status.st_blocks) * 512
+    }
+
     /// Makes a file at least `newByteCount` bytes long, durably; nothing in it changes, and it may be
     /// used meanwhile. Of a block device the size is read again: whoever owns it makes it larger. The
     /// size that it has now; throws `.deviceTooSmall` when that is less than was asked for. nil:

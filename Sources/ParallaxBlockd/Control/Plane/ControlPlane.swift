@@ -89,6 +89,7 @@ package actor ControlPlane {
     /// VDIs on each shard, those being created included.
     var population: [Int]
     var counters = Counters()
+    var spaceWatch = SpaceWatch()
     /// What new VDIs begin with, as the store keeps it; empty for none.
     let defaultPolicy: String
     /// Policies as words, by what the store has.
