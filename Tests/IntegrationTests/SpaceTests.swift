@@ -187,6 +187,28 @@ import Testing
         #expect(try readFileSize(daemon.store) == 96 << 20)
     }
 
+    @Test("an NBD client of a full store is told that there is no space, and can read on")
+    func fullNBD() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "32M"
+        options.extentSize = "1M"
+        options.shards = 1
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let uri = try daemon.createNBD("disk", size: "1G")
+        try Command.succeed(["qemu-io", "-f", "raw", "-c", "write -P 5 0 1M", "-c", "flush", uri])
+        let full = try Command.run(["qemu-io", "-f", "raw", "-c", "write -P 6 1M 64M", uri])
+        #expect("\(full)".contains("No space left on device"), "\(full)")
+        try Command.succeed(["qemu-io", "-f", "raw", "-c", "read -P 5 0 1M", uri])
+        try Command.succeed(["qemu-io", "-f", "raw", "-c", "discard 1M 64M", uri])
+        let refused = try daemon.status().shards[0].space.refusedRequests
+        #expect(refused > 0)
+        let metrics = try daemon.client.exchange("GET", "/metrics").body
+        #expect(
+            String(decoding: metrics, as: UTF8.self).contains(
+                #"parallax_no_space_total{shard="0"} \#(refused)"#))
+    }
+
     @Test("what is deleted leaves the file, also what a daemon that was killed has left")
     func punching() throws {
         var options = DaemonHarness.Options()
