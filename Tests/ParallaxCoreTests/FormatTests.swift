@@ -49,9 +49,9 @@ struct FormatTests {
     func newerSuperblock() {
         let block = BlockBuffer()
         var newer = Self.superblock
-        newer.version = 3
+        newer.version = Superblock.currentVersion + 1
         newer.encode(to: block.base)
-        #expect(throws: Superblock.Fault.otherVersion(3)) {
+        #expect(throws: Superblock.Fault.otherVersion(Superblock.currentVersion + 1)) {
             try Superblock.decode(from: block.base)
         }
         newer = Self.superblock
@@ -174,7 +174,7 @@ struct FormatTests {
         #expect(decoded?.version.root == version.root)
         #expect(decoded?.parent == record.parent)
         #expect(decoded?.details == details.encoded)
-        var detailReader = ByteReader(block.base, count: writer.count, at: 96)
+        var detailReader = ByteReader(block.base, count: writer.count, at: VersionRecord.fixedBytes)
         #expect(SnapshotDetails.decode(from: &detailReader) == details)
         for length in 0..<record.encodedBytes {
             var short = ByteReader(block.base, count: length)

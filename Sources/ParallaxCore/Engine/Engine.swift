@@ -28,6 +28,7 @@ package struct Engine: ~Copyable {
     var log: LogWriter
     var catalog: Catalog
     var cleaner: Cleaner
+    var renaming = RenamingSweep()
 
     var requests: SlotTable<PendingRequest>
     var parts: SlotTable<RequestPart>
@@ -228,6 +229,7 @@ extension Engine {
         advanceReclaim()
         advanceDiffs()
         advanceCleaner()
+        advanceRenaming()
         advanceCheckpoint()
         stageWaitingParts()
         sealIfWorthwhile()

@@ -21,6 +21,8 @@ package struct EngineConfiguration: Sendable {
     package var cleanerBatchBlocks = 8192
     /// Cleaning begins when fewer slots of the store are free than this, in thousandths.
     package var cleaningPermille = 25
+    /// Blocks that must have been moved before leaves are gone through for them.
+    package var leastNamesForSweep = 65536
 
     package init() {}
 }

@@ -65,5 +65,8 @@ extension Engine {
 
     /// The allocator has slots again that it had not when it was asked last: the next request is not
     /// refused for want of asking.
-    package mutating func noteFreeSpace() { isStoreFull = false }
+    package mutating func noteFreeSpace() {
+        isStoreFull = false
+        wasRefusedExtent = false
+    }
 }
