@@ -95,15 +95,89 @@ struct XenHostileTests {
         expectRefused(rig, .impossibleState(UInt8(state) ?? 0))
     }
 
-    @Test("keys that change after Connected are not looked at")
-    func changedKeys() throws {
+    @Test(
+        "keys that change after Connected end the connection, whatever they change to",
+        arguments: [
+            "ring-ref", "event-channel", "protocol", "feature-persistent", "ring-page-order",
+            "multi-queue-num-queues",
+        ], [nil, "nonsense", "1"])
+    func changedKeys(key: String, value: String?) throws {
         let rig = XenRig()
         try rig.connect()
-        for key in ["ring-ref", "event-channel", "protocol", "feature-persistent"] {
-            rig.xen.store["\(XenRig.frontend)/\(key)"] = "nonsense"
-        }
-        rig.front.state = "4"
+        let path = "\(XenRig.frontend)/\(key)"
+        guard rig.xen.store[path] != value else { return }
+        rig.isHolding = true
+        let (reference, _) = rig.page()
+        rig.front.queues[0].put(
+            operation: XenRig.read, id: 1, sector: 0,
+            segments: [BlkfrontSegment(reference: reference)])
+        _ = rig.run()
+        rig.xen.store[path] = value
         rig.settle()
+        #expect(rig.xen.mappedPages > 0, "unmapped under a request")
+        rig.isHolding = false
+        rig.release()
+        rig.settle()
+        expectRefused(rig, .keyChanged(key))
+        try expectService(rig)
+    }
+
+    @Test("the same keys written again, and keys that mean nothing to us, change nothing")
+    func unchangedKeys() throws {
+        let rig = XenRig()
+        try rig.connect(BlkfrontOptions(queueCount: 2, ringPages: 2))
+        let keys = rig.xen.store.nodes(below: XenRig.frontend)
+        for (path, value) in keys { rig.xen.store[path] = value }
+        rig.xen.store[XenRig.frontend + "/trusted"] = "0"
+        rig.xen.store[XenRig.frontend + "/queue-7/ring-ref"] = "0"
+        rig.settle()
+        #expect(rig.isConnected && rig.front.property("error") == nil)
+        let (reference, _) = rig.page()
+        let response = rig.request(XenRig.read, sector: 0, [BlkfrontSegment(reference: reference)])
+        #expect(response?.status == 0)
+    }
+
+    @Test("a domain that is gone, and whose node is not, leaves a sentence on the node")
+    func goneDomain() throws {
+        let rig = XenRig()
+        try rig.connect()
+        rig.xen.store.remove("/local/domain/3")
+        rig.settle()
+        #expect(rig.isDrained && rig.front.backendState == "6")
+        #expect(rig.front.property("error") == XenFault.domainGone.text)
+        #expect(rig.xen.mappedPages == 0 && rig.xen.boundPorts == 0)
+        rig.destroy()
+
+        // The tool stack destroys the domain in its own way, and waits for Closed.
+        let other = XenRig()
+        try other.connect()
+        other.xen.store[XenRig.backend + "/online"] = "0"
+        other.xen.store.remove("/local/domain/3")
+        other.settle()
+        #expect(other.isDrained && other.front.backendState == "6")
+        #expect(other.front.property("error") == nil)
+        other.destroy()
+    }
+
+    @Test("a device that another back end serves is left alone")
+    func otherBackEnd() throws {
+        let rig = XenRig()
+        try rig.connect()
+        let keys = rig.xen.store.nodes(below: "/local/domain")
+        let address = try #require(XenAddress("3:xvda"))
+        let export = XenExport(
+            name: "other", sectors: 8, readOnly: false,
+            place: .address(address, mayMake: true))
+        rig.xen.store["/local/domain/3"] = ""
+        var refusal: XenError?
+        do throws(XenError) {
+            _ = try XenDevice.open(session: 8, vdi: 4, export: export, library: rig.library)
+        } catch {
+            refusal = error
+        }
+        #expect(refusal == .deviceInUse(address))
+        let after = rig.xen.store.nodes(below: "/local/domain").filter { !$0.value.isEmpty }
+        #expect(after == keys.filter { !$0.value.isEmpty })
         let (reference, _) = rig.page()
         let response = rig.request(XenRig.read, sector: 0, [BlkfrontSegment(reference: reference)])
         #expect(response?.status == 0)
