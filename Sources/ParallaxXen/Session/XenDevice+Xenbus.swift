@@ -7,7 +7,7 @@ internal import ParallaxCore
 
 extension XenDevice {
     /// Takes what xenstore has to say. Keys other than the states matter only while connected, and
-    /// each is read once for each time that it was written.
+    /// each is read once in a turn, however often it was written.
     mutating func hearStore<R: EventRegistrar & ~Copyable>(
         _ registrar: inout R, _ requests: inout RequestQueue
     ) {
@@ -15,11 +15,12 @@ extension XenDevice {
         var keys: [String] = []
         let folder = node.frontend + "/"
         let isThere = store.takeWatchEvents { path in
-            if path.hasPrefix(folder), path != folder + "state" {
-                keys.append(String(path.dropFirst(folder.count)))
-            } else {
+            guard path.hasPrefix(folder), path != folder + "state" else {
                 hasNewState = true
+                return
             }
+            let key = String(path.dropFirst(folder.count))
+            if !keys.contains(key) { keys.append(key) }
         }
         guard isThere else { return loseStore(&registrar) }
         if hasNewState { look(&registrar, &requests) }
