@@ -275,6 +275,56 @@ struct XenHostileTests {
         }
     }
 
+    @Test(
+        "a request that changes after it was copied is carried out as it was",
+        arguments: [true, false])
+    func changedRequest(isPersistent: Bool) throws {
+        let rig = XenRig()
+        try rig.connect(BlkfrontOptions(isPersistent: isPersistent))
+        let (reference, _) = rig.page(XenRig.pattern(4096))
+        let (other, _) = rig.page(XenRig.pattern(4096, seed: 9))
+        let entry = rig.front.queues[0].entry(0)
+        // The first call maps the page of the request, which has been copied and checked.
+        atCall(1, of: rig) {
+            entry.storeBytes(of: XenRig.read, as: UInt8.self)
+            entry.storeBytes(of: 100, toByteOffset: 16, as: UInt64.self)
+            BlkfrontQueue.store(BlkfrontSegment(reference: other), at: entry + 24)
+        }
+        let response = rig.request(XenRig.write, sector: 3, [BlkfrontSegment(reference: reference)])
+        #expect(response == BlkfrontResponse(id: 77, operation: XenRig.write, status: 0))
+        #expect((rig.holds(XenRig.pattern(4096), atSector: 3)) as Bool)
+        #expect((rig.holds([UInt8](repeating: 0, count: 4096), atSector: 100)) as Bool)
+    }
+
+    @Test(
+        "a list of segments that changes after it was copied is used as it was",
+        arguments: [true, false])
+    func changedList(isPersistent: Bool) throws {
+        let rig = XenRig()
+        try rig.connect(BlkfrontOptions(isPersistent: isPersistent))
+        let (reference, _) = rig.page(XenRig.pattern(4096))
+        rig.putIndirect(
+            XenRig.write, id: 5, sector: 8, [BlkfrontSegment(reference: reference, last: 3)])
+        // The page with the list comes after that of the data; the second call maps the data.
+        let list = rig.xen.page(Int(reference) - 8 + 1)
+        atCall(2, of: rig) {
+            BlkfrontQueue.store(
+                BlkfrontSegment(reference: 4_000_000, first: 7, last: 255), at: list)
+        }
+        #expect(rig.run().map(\.status) == [0])
+        #expect((rig.holds(XenRig.pattern(2048), atSector: 8)) as Bool)
+        #expect((rig.holds([UInt8](repeating: 0, count: 2048), atSector: 12)) as Bool)
+    }
+
+    /// The guest does something just before the back end's call of Xen's libraries.
+    private func atCall(_ number: Int, of rig: XenRig, _ body: @escaping () -> Void) {
+        var left = number
+        rig.xen.beforeCall = {
+            left -= 1
+            if left == 0 { body() }
+        }
+    }
+
     @Test("a domain cannot reach into another one's device")
     func otherDomain() throws {
         let rig = XenRig()
