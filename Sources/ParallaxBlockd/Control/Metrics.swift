@@ -36,6 +36,19 @@ enum Metrics {
             "parallax_store_used_bytes", "Bytes of extents in use.", [([], store.usedBytes)])
         page.gauge(
             "parallax_store_free_bytes", "Bytes of extents that are free.", [([], store.freeBytes)])
+        page.gauge(
+            "parallax_store_full_percent", "Live and reserved, of all extents.",
+            [([], store.fullPercent)])
+        guard let host = store.host else { return }
+        page.gauge(
+            "parallax_store_file_allocated_bytes", "What the store's file takes.",
+            [([], host.allocatedBytes)])
+        page.counter(
+            "parallax_store_file_punched_bytes_total", "Bytes that its file system got back.",
+            [([], host.punchedBytes)])
+        page.gauge(
+            "parallax_store_file_failing", "1 while its file system has no space for it.",
+            [([], host.problem == nil ? 0 : 1)])
     }
 
     private static func addVDIs(_ vdis: [VDIDescription], to page: inout Page) {
@@ -96,6 +109,15 @@ enum Metrics {
                 "parallax_checksum_errors_total", "Blocks that failed their checksum.",
                 \.checksumErrors
             ),
+            ("parallax_log_bytes_total", "Bytes that went to the log.", \.space.logBytes),
+            (
+                "parallax_no_space_total", "Requests refused for want of space.",
+                \.space.refusedRequests
+            ),
+            (
+                "parallax_nodes_passed_over_total", "Nodes of deletions that could not be read.",
+                \.space.nodesPassedOver
+            ),
         ]
     }
 
@@ -107,6 +129,14 @@ enum Metrics {
             ("parallax_extents_free", "Extents that are free.", \.extentsFree),
             ("parallax_cache_bytes", "Memory that the caches hold.", \.cacheBytes),
             ("parallax_cache_limit_bytes", "Memory that the caches may hold.", \.cacheLimitBytes),
+            ("parallax_live_bytes", "Blocks that something refers to.", \.space.liveBytes),
+            ("parallax_dead_bytes", "Garbage in extents in use.", \.space.deadBytes),
+            ("parallax_reserved_bytes", "Kept free for deletions.", \.space.reservedBytes),
+            (
+                "parallax_reclaims_waiting", "Deleted snapshots and VDIs to be given back.",
+                \.space.reclaimsWaiting
+            ),
+            ("parallax_reclaiming", "1 while one is given back.", \.reclaimingCount),
         ]
     }
 
@@ -147,4 +177,8 @@ enum Metrics {
             return result
         }
     }
+}
+
+extension ShardDescription {
+    fileprivate var reclaimingCount: UInt64 { space.reclaiming ? 1 : 0 }
 }

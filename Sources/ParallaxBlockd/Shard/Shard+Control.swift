@@ -55,6 +55,10 @@ extension Shard where ShardReactor: ~Copyable {
             engine.supplyExtent(slot)
             if slot == nil { peers.askForSpace(from: index) }
         case .spaceIsShort: engine.giveBackSpace()
+        case .grow(let superblock, let reply):
+            engine.grow(to: superblock)
+            reply.resume()
+        case .freeSpace: engine.noteFreeSpace()
         }
     }
 
@@ -89,7 +93,24 @@ extension Shard where ShardReactor: ~Copyable {
         status.cacheLimitBytes = UInt64(statistics.nodeFrames * blockBytes)
         status.deviceErrors = statistics.deviceErrors
         status.checksumErrors = statistics.checksumFailures
+        status.space = space(statistics)
         return status
+    }
+
+    private func space(_ statistics: EngineStatistics) -> SpaceDescription {
+        let block = UInt64(blockBytes)
+        let inUse = UInt64(statistics.extents - statistics.leasedExtents)
+        let written = inUse * engine.superblock.extentBytes - statistics.logRoomBlocks * block
+        var space = SpaceDescription()
+        space.liveBytes = statistics.liveBlocks * block
+        space.deadBytes = written - min(written, space.liveBytes)
+        space.reservedBytes = statistics.reservedBlocks * block
+        space.reclaiming = statistics.isReclaiming
+        space.reclaimsWaiting = UInt64(statistics.reclaimsWaiting)
+        space.nodesPassedOver = statistics.nodesPassedOver
+        space.refusedRequests = refusedRequests
+        space.logBytes = statistics.chunkBytes
+        return space
     }
 
     /// Time that a shutdown may take before the shard ends without a checkpoint: the log is

@@ -22,6 +22,7 @@ package struct ShardDescription: Codable, Equatable, Sendable {
     package var cacheLimitBytes: UInt64 = 0
     package var deviceErrors: UInt64 = 0
     package var checksumErrors: UInt64 = 0
+    package var space = SpaceDescription()
 
     package init(index: Int) { self.index = index }
 
@@ -43,5 +44,6 @@ package struct ShardDescription: Codable, Equatable, Sendable {
         case cacheLimitBytes = "cache_limit_bytes"
         case deviceErrors = "device_errors"
         case checksumErrors = "checksum_errors"
+        case space
     }
 }

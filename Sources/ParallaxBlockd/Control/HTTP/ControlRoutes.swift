@@ -56,6 +56,9 @@ package struct ControlRoutes: Sendable {
         case ("DELETE", .attachments(let version)):
             try await plane.detach(version)
             return .noContent
+        case ("POST", .storeGrowth):
+            let request: GrowStoreRequest = try decode(body)
+            return .json(status: 200, try await plane.growStore(request))
         default:
             return try await performVersions(method, target, body)
         }
