@@ -101,7 +101,8 @@ extension Engine {
         forest.forwards.forEach { _, place in places.insert(place.rawValue) }
         if places.count != names || !places.isSubset(of: taker.blocks) {
             taker.census.problems.append(
-                "of \(names) forwards \(places.intersection(taker.blocks).count) lead to a live block")
+                "of \(names) forwards \(places.intersection(taker.blocks).count) lead to a live block"
+            )
         }
     }
 
