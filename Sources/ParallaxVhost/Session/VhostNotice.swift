@@ -13,7 +13,7 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
     case outOfFileDescriptors
     case queueBroken(queue: UInt32, RingFault)
 
-    /// Ordinary comings and goings are for the debug log.
+    /// Ordinary comings and goings are for information.
     package var isProblem: Bool {
         switch self {
         case .connected, .disconnected(duringMessage: false): false
