@@ -40,7 +40,7 @@ struct GrowTests {
 
     @Test("the table of extents keeps what it has and takes more")
     func table() {
-        var table = ExtentTable(slotCount: 3)
+        var table = ExtentTable(slotCount: 3, extentBlocks: 256)
         for number in 1...3 {
             table.insert(
                 ExtentNumber(UInt64(number)), slot: ExtentSlot(UInt32(number + 10)),

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-/// What one stream knows of its extents: which slot each is in and how many of its blocks live.
+/// What one stream knows of its extents: which slot each is in and which of its blocks live.
 ///
 /// Owned by the shard thread. An extent belongs to one stream for all its life, and only that
 /// stream's trees refer into it; so nothing here is shared.
 ///
 /// I1 a number is in the table at most once, and so is a slot.
 /// I2 `live` is the number of blocks of the extent to which the current trees refer, counting
-///    nodes that are in the store; the tables of a checkpoint are not counted.
+///    nodes and pages that are in the store; the tables of a checkpoint are not counted. `LiveBits`
+///    says which they are.
 /// I3 an extent is dropped only when it is sealed, nothing lives in it, and all of its chunks are
 ///    older than the log that the newest durable checkpoint replays.
 struct ExtentTable: ~Copyable {
@@ -16,17 +17,20 @@ struct ExtentTable: ~Copyable {
         var number: ExtentNumber
         var slot: ExtentSlot
         var state: State
+        /// A block of it is damaged: the cleaner leaves it where it is.
+        var isPinned = false
         var live: UInt32
         /// Live blocks as of the checkpoint that is being written.
         var checkpointLive: UInt32
-        /// LSN of the newest chunk in it.
+        /// LSN of the newest chunk in it; of a cold extent, the newest when it was sealed.
         var lastLSN: LogSequenceNumber
+        var bits: LiveBits
     }
 
     enum State: UInt8, BitwiseCopyable {
         /// Announced in the log, to be filled later.
         case leased = 0
-        /// The log is being written here.
+        /// The log is being written here, or what the cleaner keeps.
         case open = 1
         /// Full.
         case sealed = 2
@@ -34,16 +38,29 @@ struct ExtentTable: ~Copyable {
 
     private var entries: UnsafeMutablePointer<Extent>
     private var indexOf: IntegerMap
+    /// Index of the extent in a slot, or -1.
+    private var indexOfSlot: [Int32]
     private(set) var count = 0
-    private var capacity: Int
+    private(set) var capacity: Int
+    let extentBlocks: Int
+    private(set) var liveTotal = 0
+    private var pool: LiveBitsPool
+    var livePages: LivePages
 
-    init(slotCount: Int) {
+    init(slotCount: Int, extentBlocks: Int) {
         capacity = slotCount
+        self.extentBlocks = extentBlocks
         entries = .allocate(capacity: max(slotCount, 1))
         indexOf = IntegerMap(capacity: slotCount)
+        indexOfSlot = Array(repeating: -1, count: slotCount)
+        pool = LiveBitsPool(blocks: extentBlocks)
+        livePages = LivePages(slotCount: slotCount, extentBlocks: extentBlocks)
     }
 
-    deinit { entries.deallocate() }
+    deinit {
+        for index in 0..<count { entries[index].bits.deallocate() }
+        entries.deallocate()
+    }
 
     /// The extents in no particular order.
     subscript(index: Int) -> Extent {
@@ -51,11 +68,17 @@ struct ExtentTable: ~Copyable {
         return entries[index]
     }
 
+    func find(_ number: ExtentNumber) -> Extent? {
+        indexOf.find(number.rawValue).map { entries[Int($0)] }
+    }
+
     func slot(of number: ExtentNumber) -> ExtentSlot? {
         indexOf.find(number.rawValue).map { entries[Int($0)].slot }
     }
 
     func contains(_ number: ExtentNumber) -> Bool { indexOf.find(number.rawValue) != nil }
+
+    func isFree(_ slot: ExtentSlot) -> Bool { indexOfSlot[Int(slot.rawValue)] < 0 }
 
     var hasRoom: Bool { count < capacity }
 
@@ -65,10 +88,15 @@ struct ExtentTable: ~Copyable {
     ) {
         precondition(count < capacity, "ExtentTable: more extents than slots")
         indexOf.insert(number.rawValue, UInt32(count))
+        indexOfSlot[Int(slot.rawValue)] = Int32(count)
+        var bits = LiveBits(words: pool.take())
+        if livePages.isFrozen { bits.frozen = pool.take() }
         entries[count] = Extent(
             number: number, slot: slot, state: state, live: live, checkpointLive: 0,
-            lastLSN: lastLSN)
+            lastLSN: lastLSN, bits: bits)
+        liveTotal += Int(live)
         count += 1
+        livePages.touch(slot: slot)
     }
 
     mutating func setState(_ number: ExtentNumber, _ state: State) {
@@ -79,40 +107,23 @@ struct ExtentTable: ~Copyable {
         entries[index(number)].lastLSN = lsn
     }
 
-    mutating func addLive(_ number: ExtentNumber, _ blocks: Int) {
-        let index = index(number)
-        entries[index].live += UInt32(blocks)
-    }
-
-    mutating func removeLive(_ number: ExtentNumber, _ blocks: Int) {
-        let index = index(number)
-        precondition(entries[index].live >= UInt32(blocks), "ExtentTable I2: live count below 0")
-        entries[index].live -= UInt32(blocks)
-    }
-
-    mutating func addCheckpointLive(_ number: ExtentNumber, _ blocks: Int) {
-        entries[index(number)].checkpointLive += UInt32(blocks)
-    }
-
-    /// Freezes the counts for the checkpoint that begins now.
-    mutating func beginCheckpoint() {
-        for index in 0..<count { entries[index].checkpointLive = entries[index].live }
-    }
-
-    /// Whether the checkpoint that replays from `replayLSN` no longer needs the extent (I3).
-    func isDroppable(_ extent: Extent, replayLSN: LogSequenceNumber) -> Bool {
-        extent.state == .sealed && extent.checkpointLive == 0 && extent.lastLSN < replayLSN
-    }
+    mutating func pin(_ number: ExtentNumber) { entries[index(number)].isPinned = true }
 
     /// Drops an extent that the durable checkpoint does not need.
     mutating func remove(_ number: ExtentNumber) {
         let hole = index(number)
         indexOf.remove(number.rawValue)
+        indexOfSlot[Int(entries[hole].slot.rawValue)] = -1
         count -= 1
+        liveTotal -= Int(entries[hole].live)
+        livePages.touch(slot: entries[hole].slot)
+        pool.giveBack(entries[hole].bits.words)
+        if let frozen = entries[hole].bits.frozen { pool.giveBack(frozen) }
         guard hole != count else { return }
         entries[hole] = entries[count]
         indexOf.remove(entries[hole].number.rawValue)
         indexOf.insert(entries[hole].number.rawValue, UInt32(hole))
+        indexOfSlot[Int(entries[hole].slot.rawValue)] = Int32(hole)
     }
 
     private func index(_ number: ExtentNumber) -> Int {
@@ -120,6 +131,165 @@ struct ExtentTable: ~Copyable {
             preconditionFailure("ExtentTable: an address names an extent that is not there")
         }
         return Int(found)
+    }
+}
+
+/// Which blocks live. Addresses are places, not names: `RadixForest.place` comes first.
+extension ExtentTable {
+    func isLive(_ place: BlockAddress) -> Bool {
+        guard let index = indexOf.find(place.extent.rawValue) else { return false }
+        return entries[Int(index)].bits[place.block]
+    }
+
+    mutating func addLive(_ place: BlockAddress, count: Int = 1) {
+        let index = index(place.extent)
+        thaw(index)
+        for block in place.block..<place.block + count {
+            precondition(!entries[index].bits[block], "ExtentTable I2: a block lives twice")
+            entries[index].bits.set(block)
+        }
+        entries[index].live += UInt32(count)
+        liveTotal += count
+        livePages.touch(slot: entries[index].slot, block: place.block, count: count)
+    }
+
+    mutating func removeLive(_ place: BlockAddress) {
+        let index = index(place.extent)
+        thaw(index)
+        precondition(entries[index].bits[place.block], "ExtentTable I2: a block dies twice")
+        entries[index].bits.clear(place.block)
+        entries[index].live -= 1
+        liveTotal -= 1
+        livePages.touch(slot: entries[index].slot, block: place.block, count: 1)
+    }
+
+    /// A block to which the checkpoint being written refers, whether the current trees do or not.
+    mutating func addCheckpointLive(_ place: BlockAddress) {
+        let index = index(place.extent)
+        thaw(index)
+        entries[index].bits.setFrozen(place.block)
+        entries[index].checkpointLive += 1
+        livePages.include(slot: entries[index].slot, block: place.block)
+        livePages.touch(slot: entries[index].slot, block: place.block, count: 1)
+    }
+
+    /// A page of live bits: counted, and in the bits that are in memory. Those in the store leave
+    /// it out; loading puts it in.
+    mutating func addLivePage(_ place: BlockAddress) {
+        let index = index(place.extent)
+        thaw(index)
+        entries[index].bits.set(place.block)
+        entries[index].live += 1
+        entries[index].checkpointLive += 1
+        liveTotal += 1
+    }
+
+    /// The page of live bits there is written anew: the checkpoint that is being written does
+    /// without it.
+    mutating func removeLivePage(_ place: BlockAddress) {
+        let index = index(place.extent)
+        thaw(index)
+        entries[index].bits.clear(place.block)
+        entries[index].bits.clearFrozen(place.block)
+        entries[index].live -= 1
+        entries[index].checkpointLive -= 1
+        liveTotal -= 1
+        livePages.touch(slot: entries[index].slot, block: place.block, count: 1)
+        livePages.include(slot: entries[index].slot, block: place.block)
+    }
+
+    /// Before a change: keeps the bits as they were when the checkpoint began.
+    @inline(__always)
+    private mutating func thaw(_ index: Int) {
+        if livePages.isFrozen && entries[index].bits.frozen == nil { keepFrozen(index) }
+    }
+
+    @inline(never)
+    private mutating func keepFrozen(_ index: Int) {
+        let copy = pool.take()
+        copy.update(from: entries[index].bits.words, count: pool.words)
+        entries[index].bits.frozen = copy
+    }
+
+    /// Freezes counts and bits for the checkpoint that begins now.
+    mutating func beginCheckpoint() {
+        for index in 0..<count {
+            entries[index].checkpointLive = entries[index].live
+            precondition(entries[index].bits.frozen == nil, "ExtentTable: frozen twice")
+        }
+        livePages.freeze()
+    }
+
+    /// All frozen bits are in chunks.
+    mutating func endFreeze() {
+        for index in 0..<count {
+            if let frozen = entries[index].bits.frozen { pool.giveBack(frozen) }
+            entries[index].bits.frozen = nil
+        }
+        livePages.thaw()
+    }
+
+    /// Whether the checkpoint that replays from `replayLSN` no longer needs the extent (I3).
+    func isDroppable(_ extent: Extent, replayLSN: LogSequenceNumber) -> Bool {
+        extent.state == .sealed && extent.checkpointLive == 0 && extent.lastLSN < replayLSN
+    }
+}
+
+/// Pages of live bits, to and from the store.
+extension ExtentTable {
+    func hasExtent(onLivePage page: Int) -> Bool {
+        livePages.slots(ofPage: page, slotCount: capacity).contains { indexOfSlot[$0] >= 0 }
+    }
+
+    /// Lays the frozen bits of a page out.
+    func fillLivePage(_ page: Int, at place: UnsafeMutableRawPointer) {
+        Memory.zero(place, count: blockBytes)
+        for slot in livePages.slots(ofPage: page, slotCount: capacity) {
+            let index = Int(indexOfSlot[slot])
+            guard index >= 0, let overlap = livePages.overlap(slot: slot, page: page) else {
+                continue
+            }
+            let words = entries[index].bits.frozen ?? entries[index].bits.words
+            Memory.copy(
+                to: place + overlap.pageOffset, from: UnsafeRawPointer(words) + overlap.offset,
+                count: overlap.count)
+        }
+    }
+
+    /// Takes the bits of our extents from a page that was read.
+    mutating func loadLivePage(_ page: Int, from place: UnsafeRawPointer) {
+        for slot in livePages.slots(ofPage: page, slotCount: capacity) {
+            let index = Int(indexOfSlot[slot])
+            guard index >= 0, let overlap = livePages.overlap(slot: slot, page: page) else {
+                continue
+            }
+            Memory.copy(
+                to: UnsafeMutableRawPointer(entries[index].bits.words) + overlap.offset,
+                from: place + overlap.pageOffset, count: overlap.count)
+        }
+    }
+
+    /// After loading: a page of live bits lives, and its bit need not be in the store.
+    mutating func loadPlace(ofLivePage place: BlockAddress) -> Bool {
+        guard let index = indexOf.find(place.extent.rawValue), place.block < extentBlocks else {
+            return false
+        }
+        entries[Int(index)].bits.set(place.block)
+        return true
+    }
+
+    /// The first extent whose bits are not as many as its live blocks.
+    var inconsistentExtent: ExtentNumber? {
+        for index in 0..<count where popcount(index) != Int(entries[index].live) {
+            return entries[index].number
+        }
+        return nil
+    }
+
+    private func popcount(_ index: Int) -> Int {
+        var sum = 0
+        for word in 0..<pool.words { sum += entries[index].bits.words[word].nonzeroBitCount }
+        return sum
     }
 }
 
@@ -131,8 +301,10 @@ extension ExtentTable {
         larger.update(from: entries, count: count)
         entries.deallocate()
         entries = larger
+        indexOfSlot += Array(repeating: -1, count: slotCount - capacity)
         capacity = slotCount
         indexOf = IntegerMap(capacity: slotCount)
         for index in 0..<count { indexOf.insert(entries[index].number.rawValue, UInt32(index)) }
+        livePages.grow(slotCount: slotCount)
     }
 }

@@ -153,6 +153,8 @@ extension ChunkRecord {
                 littleEndian: header.loadUnaligned(
                     fromByteOffset: offset + 4 * index, as: UInt32.self))
         case .node(_, _, _, let checksum): checksum
+        case .moved(_, _, let offset):
+            MovedBlock.read(header, offset: offset + index * MovedBlock.bytes).checksum
         case .hole, .lease, .vdi: 0
         }
     }

@@ -20,6 +20,8 @@ struct LogWriter: ~Copyable {
         var extent: ExtentNumber
         var slot: ExtentSlot
         var isAnnounced: Bool
+        /// The chunk that announced it.
+        var announcedLSN = LogSequenceNumber(0)
     }
 
     let chunkCount: Int
@@ -135,6 +137,7 @@ struct LogWriter: ~Copyable {
             writer.put(leases[index].extent.rawValue)
             chunks[building].recordBytes += ChunkRecord.leaseBytes
             leases[index].isAnnounced = true
+            leases[index].announcedLSN = chunks[building].lsn
         }
     }
 
@@ -144,6 +147,18 @@ struct LogWriter: ~Copyable {
         nextExtent = number.next
         extents.insert(number, slot: slot, state: .leased)
         leases.append(Lease(extent: number, slot: slot, isAnnounced: false))
+    }
+
+    /// Gives back the lease that would be used last, if no replay from `replayLSN` on would find
+    /// it in the log. Its number, under which nothing was ever written, is given to the next.
+    mutating func returnLastLease(replayLSN: LogSequenceNumber) -> ExtentNumber? {
+        guard !leases.isEmpty else { return nil }
+        let last = leases[leases.count - 1]
+        guard !last.isAnnounced || last.announcedLSN < replayLSN, last.extent.next == nextExtent
+        else { return nil }
+        leases.dropLast()
+        nextExtent = last.extent
+        return last.extent
     }
 
     /// Finishes the chunk being built and moves the head behind it. Returns its buffer.

@@ -15,7 +15,8 @@ struct Checkpoint: ~Copyable {
         case idle
         /// Writing frozen nodes, leaves first.
         case nodes
-        /// Writing the record pages on which anything has changed, then the index blocks above.
+        /// Writing what has changed of the record pages, then the index blocks above, the forward
+        /// pages, and the pages of live bits.
         case pages
         /// Writing the tables, then the levels above them.
         case tables
@@ -51,6 +52,14 @@ struct Checkpoint: ~Copyable {
     var indexBlocks: [Int] = []
     var stagedPages = 0
     var stagedIndexBlocks = 0
+    /// Contents of the forward pages to write, as of the freeze.
+    var forwardContents: BlockBuffer?
+    /// Their positions among all forward pages.
+    var frozenForwards: [Int] = []
+    var stagedForwards = 0
+    /// Pages of live bits whose old places have been given back; that are in chunks.
+    var forgottenLivePages = 0
+    var stagedLivePages = 0
     /// Of the moment of the freeze.
     var tableContents = CheckpointTables()
     /// Blocks of the tables, or of a level above them, and how many are in chunks.
@@ -60,6 +69,8 @@ struct Checkpoint: ~Copyable {
     var references: [BlockReference] = []
     /// Extents that are needed no more once this checkpoint is durable.
     var droppable: [ExtentNumber] = []
+    /// Slots of leases that this checkpoint does without.
+    var returning: [ExtentSlot] = []
     var lastLSN = LogSequenceNumber(0)
     /// Number of the sync after which the root is durable.
     var rootSync: UInt64 = 0
@@ -91,6 +102,9 @@ struct Checkpoint: ~Copyable {
 ///  extents   u32 | per extent: number u64, slot u32, live blocks u32, last LSN u64
 ///  nodes     u64 live nodes
 ///  deletion  u64 what is being given back (0: nothing) | u8 level | u64 cursor
+///  cold      next number u64 | the newest extent in use u64 (0: none), blocks filled u32
+///  live bits u32 pages | per page: number u32, reference
+///  forwards  u32 pages | per page: depth u8, prefix u32, reference
 ///  pages     u32 | index blocks u32 | reference of each index block
 /// ```
 /// They are cut into blocks; references to those blocks, 256 to a block, make the level above,
@@ -99,7 +113,9 @@ struct Checkpoint: ~Copyable {
 /// block holds the references of 256 record pages.
 struct CheckpointTables {
     static let extentBytes = 24
-    private static let fixedBytes = 4 + 8 + 17 + 8
+    static let livePageBytes = 20
+    static let forwardPageBytes = 21
+    private static let fixedBytes = 4 + 8 + 17 + 8 + 20 + 4 + 4
 
     struct Extent {
         var number: ExtentNumber
@@ -118,18 +134,49 @@ struct CheckpointTables {
     var extents: [Extent] = []
     var liveNodes = 0
     var deletion: Deletion?
+    /// The cleaner's own log. Cold extents behind `newest` have nothing in them yet.
+    struct Cold: Equatable {
+        /// The number of the next extent that it gets.
+        var next = ExtentNumber.firstCold
+        /// The newest that it has begun to fill, and up to which block; 0: none.
+        var newest = ExtentNumber(0)
+        var filled = 0
+    }
+
+    /// A page of the table of forwards. A hole: it is empty.
+    struct ForwardPage {
+        var depth: Int
+        var prefix: UInt64
+        var reference: BlockReference
+    }
+
+    var cold = Cold()
+    var livePages: [(page: Int, reference: BlockReference)] = []
+    var forwardPages: [ForwardPage] = []
     var pageCount = 0
     var index: [BlockReference] = []
 
-    var byteCount: Int { Self.byteCount(extents: extents.count, indexBlocks: index.count) }
+    var byteCount: Int {
+        Self.byteCount(
+            extents: extents.count, indexBlocks: index.count, livePages: livePages.count,
+            forwardPages: forwardPages.count)
+    }
 
-    private static func byteCount(extents: Int, indexBlocks: Int) -> Int {
-        fixedBytes + extents * extentBytes + indexBlocks * 16
+    private static func byteCount(
+        extents: Int, indexBlocks: Int, livePages: Int, forwardPages: Int
+    ) -> Int {
+        fixedBytes + extents * extentBytes + indexBlocks * 16 + livePages * livePageBytes
+            + forwardPages * forwardPageBytes
     }
 
     /// Upper bound of the blocks of the tables and of the levels above them.
-    static func blockCount(extents: Int, indexBlocks: Int) -> Int {
-        let blocks = byteCount(extents: extents, indexBlocks: indexBlocks) / blockBytes + 1
+    static func blockCount(
+        extents: Int, indexBlocks: Int, livePages: Int, forwardPages: Int
+    ) -> Int {
+        let bytes = byteCount(
+            extents: extents, indexBlocks: indexBlocks, livePages: livePages,
+            forwardPages: forwardPages)
+        let blocks = bytes / blockBytes + 1
         return blocks + blocks / 128 + 4
     }
 
@@ -146,6 +193,20 @@ struct CheckpointTables {
         writer.put(deletion?.target ?? 0)
         writer.put(UInt8(deletion?.level ?? 0))
         writer.put(deletion?.cursor ?? 0)
+        writer.put(cold.next.rawValue)
+        writer.put(cold.newest.rawValue)
+        writer.put(UInt32(cold.filled))
+        writer.put(UInt32(livePages.count))
+        for (page, reference) in livePages {
+            writer.put(UInt32(page))
+            writer.put(reference: reference)
+        }
+        writer.put(UInt32(forwardPages.count))
+        for page in forwardPages {
+            writer.put(UInt8(page.depth))
+            writer.put(UInt32(page.prefix))
+            writer.put(reference: page.reference)
+        }
         writer.put(UInt32(pageCount))
         writer.put(UInt32(index.count))
         for reference in index { writer.put(reference: reference) }
@@ -174,6 +235,7 @@ struct CheckpointTables {
         guard let nodes = reader.take(UInt64.self), nodes < 1 << 40,
             let target = reader.take(UInt64.self), let level = reader.take(UInt8.self),
             level < Limits.radixLevels, let cursor = reader.take(UInt64.self),
+            tables.decodeCold(&reader, superblock), tables.decodePages(&reader, superblock),
             let pages = reader.take(UInt32.self), let indexBlocks = reader.take(UInt32.self),
             Int(indexBlocks) == (Int(pages) + radixFanout - 1) / radixFanout
         else { return nil }
@@ -189,5 +251,37 @@ struct CheckpointTables {
             tables.index.append(reference)
         }
         return tables
+    }
+
+    private mutating func decodeCold(_ reader: inout ByteReader, _ superblock: Superblock) -> Bool {
+        guard let next = reader.take(UInt64.self), next >> 40 == 0, ExtentNumber(next).isCold,
+            let newest = reader.take(UInt64.self), newest < next,
+            newest == 0 || ExtentNumber(newest).isCold, let filled = reader.take(UInt32.self),
+            Int(filled) <= superblock.extentBlocks
+        else { return false }
+        cold = Cold(
+            next: ExtentNumber(next), newest: ExtentNumber(newest), filled: Int(filled))
+        return true
+    }
+
+    private mutating func decodePages(
+        _ reader: inout ByteReader, _ superblock: Superblock
+    ) -> Bool {
+        guard let livePages = reader.take(UInt32.self) else { return false }
+        for _ in 0..<livePages {
+            guard let page = reader.take(UInt32.self), let reference = reader.takeReference(),
+                reference.address.flags == 0
+            else { return false }
+            self.livePages.append((Int(page), reference))
+        }
+        guard let forwardPages = reader.take(UInt32.self) else { return false }
+        for _ in 0..<forwardPages {
+            guard let depth = reader.take(UInt8.self), let prefix = reader.take(UInt32.self),
+                let reference = reader.takeReference(), reference.address.flags == 0
+            else { return false }
+            self.forwardPages.append(
+                ForwardPage(depth: Int(depth), prefix: UInt64(prefix), reference: reference))
+        }
+        return true
     }
 }

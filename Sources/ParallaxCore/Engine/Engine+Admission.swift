@@ -305,7 +305,7 @@ extension Engine {
     mutating func sendNodeLoads() {
         while !forest.wantedLoads.isEmpty, readRoom > 0 {
             guard let frame = forest.wantedLoads.popFirst().map(Int.init) else { return }
-            let address = forest.cache.frames[frame].address
+            let address = forest.place(of: forest.cache.frames[frame].address)
             guard let slot = forest.extents.slot(of: address.extent),
                 address.block < superblock.extentBlocks
             else {

@@ -28,6 +28,7 @@ private struct CensusTaker {
     /// Which nodes of the tree under way are given back already.
     var deletion: ReclaimJob?
 
+    /// A block at this place lives.
     mutating func note(_ address: BlockAddress) {
         if blocks.insert(address.rawValue).inserted {
             census.liveBlocks[address.extent.rawValue, default: 0] += 1
@@ -60,6 +61,14 @@ extension Engine {
         where !reference.isHole {
             taker.note(reference.address)
         }
+        for page in forest.forwards.pages where !page.reference.isHole {
+            taker.note(page.reference.address)
+        }
+        for reference in forest.forwards.abandoned { taker.note(reference.address) }
+        for reference in forest.extents.livePages.references where !reference.isHole {
+            taker.note(reference.address)
+        }
+        compareBits(&taker)
         taker.census.liveNodes = taker.nodes.count
         taker.census.countedNodes = forest.liveNodes
         for index in 0..<forest.extents.count where forest.extents[index].live > 0 {
@@ -68,6 +77,33 @@ extension Engine {
         }
         if includingExclusive { countExclusive(&taker) }
         return taker.census
+    }
+
+    /// Whether the live bits are those of the blocks that were found.
+    private func compareBits(_ taker: inout CensusTaker) {
+        var wrong = 0
+        var first = ""
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            for block in 0..<superblock.extentBlocks {
+                let place = BlockAddress(extent: extent.number, block: block)
+                let isLive = taker.blocks.contains(place.rawValue)
+                guard extent.bits[block] != isLive else { continue }
+                wrong += 1
+                if first.isEmpty {
+                    first = "block \(block) of extent \(extent.number.rawValue) lives: \(isLive)"
+                }
+            }
+        }
+        if wrong > 0 { taker.census.problems.append("\(wrong) live bits are wrong: \(first)") }
+        let names = forest.forwards.count
+        var places: Set<UInt64> = []
+        forest.forwards.forEach { _, place in places.insert(place.rawValue) }
+        if places.count != names || !places.isSubset(of: taker.blocks) {
+            taker.census.problems.append(
+                "of \(names) forwards \(places.intersection(taker.blocks).count) lead to a live block"
+            )
+        }
     }
 
     private func visit(_ tree: TreeRoot, _ taker: inout CensusTaker) {
@@ -85,12 +121,12 @@ extension Engine {
         guard let (entries, address) = content(reference, &taker) else { return }
         if let address {
             guard taker.nodes.insert(address.rawValue).inserted else { return }
-            taker.note(address)
+            taker.note(forest.place(of: address))
         }
         let width = VDI.span(levels: level)
         for slot in 0..<radixFanout where !entries[slot].isHole {
             if level == 0 {
-                taker.note(entries[slot].address)
+                taker.note(forest.place(of: entries[slot].address))
             } else {
                 visit(
                     entries[slot], level: level - 1, block: block + UInt64(slot) * width, &taker)
@@ -116,11 +152,11 @@ extension Engine {
         }
         if let frame { return (Self.entries(forest.cache.content(frame)), address) }
         let block = BlockBuffer()
-        if let slot = forest.extents.slot(of: reference.address.extent),
-            reference.address.block < superblock.extentBlocks
+        let place = forest.place(of: reference.address)
+        if let slot = forest.extents.slot(of: place.extent),
+            place.block < superblock.extentBlocks
         {
-            taker.load(
-                superblock.byteOffset(slot: slot, block: reference.address.block), block.base)
+            taker.load(superblock.byteOffset(slot: slot, block: place.block), block.base)
             if Checksum.ofBlock(block.base) == reference.checksum {
                 return (Self.entries(block.base), address)
             }

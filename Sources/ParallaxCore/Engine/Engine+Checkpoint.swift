@@ -33,7 +33,10 @@ extension Engine {
 
     private mutating func beginCheckpointIfDue() {
         // A second checkpoint without a change between drops what the first still needed.
-        guard changesSinceFreeze > 0 || (checkpoint.isNeeded && hasEmptyExtents) else {
+        guard
+            changesSinceFreeze > 0
+                || (checkpoint.isNeeded && (hasEmptyExtents || hasSurplusLeases))
+        else {
             checkpoint.isWanted = false
             checkpoint.isNeeded = false
             return
@@ -53,13 +56,20 @@ extension Engine {
 
     private mutating func freeze() {
         let start = log.replayStart()
+        returnSurplusLeases(replayLSN: start.lsn)
         forest.cache.freezeForCheckpoint()
         freezePages()
+        freezeForwards()
         forest.extents.beginCheckpoint()
+        checkpoint.forgottenLivePages = 0
+        checkpoint.stagedLivePages = 0
+        forgetLivePages()
         catalog.versions.beginCheckpoint()
         checkpoint.tableContents = CheckpointTables()
         checkpoint.tableContents.liveNodes = max(0, forest.liveNodes)
         checkpoint.tableContents.deletion = deletionUnderWay
+        checkpoint.tableContents.cold = cleaner.cold
+        checkpoint.tableContents.forwardPages = forwardPages
         checkpoint.tableContents.pageCount = catalog.pages.pages.count
         checkpoint.next = CheckpointRoot(
             uuid: superblock.uuid, stream: configuration.stream,
@@ -119,9 +129,9 @@ extension Engine {
         log.chunks[building].recordBytes += ChunkRecord.nodeBytes
         log.chunks[building].payloadBlocks += 1
         chunk.nodeFrames[block] = Int32(frame)
-        forest.extents.addCheckpointLive(chunk.extent, 1)
+        forest.extents.addCheckpointLive(chunk.address(ofPayload: block))
         checkpoint.tableContents.liveNodes += 1
-        if !node.isSuperseded { forest.addLiveNode(in: chunk.extent) }
+        if !node.isSuperseded { forest.addLiveNode(at: chunk.address(ofPayload: block)) }
         forest.cache.beginWrite(
             frame, address: chunk.address(ofPayload: block), checksum: checksum)
         counters.checkpointNodes += 1
@@ -132,7 +142,8 @@ extension Engine {
         for index in 0..<forest.extents.count {
             let extent = forest.extents[index]
             // Replay starts at the end of an extent if the next chunk went to another one.
-            if extent.number < checkpoint.next.replayExtent,
+            let isBehind = extent.number < checkpoint.next.replayExtent
+            if isBehind || (extent.number.isCold && extent.live == 0),
                 forest.extents.isDroppable(extent, replayLSN: checkpoint.next.replayLSN)
             {
                 checkpoint.droppable.append(extent.number)
@@ -144,6 +155,11 @@ extension Engine {
             }
         }
         checkpoint.tableContents.index = catalog.pages.index
+        checkpoint.tableContents.cold.next = cleaner.cold.next
+        let livePages = forest.extents.livePages.references
+        for page in livePages.indices where !livePages[page].isHole {
+            checkpoint.tableContents.livePages.append((page, livePages[page]))
+        }
         let bytes = checkpoint.tableContents.byteCount
         let blocks = (bytes + blockBytes - 1) / blockBytes
         let buffer = BlockBuffer(blocks: blocks)
@@ -259,6 +275,8 @@ extension Engine {
             forest.extents.remove(number)
         }
         checkpoint.droppable.removeAll(keepingCapacity: true)
+        released += checkpoint.returning
+        checkpoint.returning.removeAll(keepingCapacity: true)
         catalog.versions.finishCheckpoint()
         forest.cache.dirtiedBeforeFreeze = 0
         resolveWrittenNodes()

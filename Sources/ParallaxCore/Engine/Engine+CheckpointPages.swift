@@ -25,8 +25,8 @@ extension Engine {
     }
 
     /// What is written anew leaves its old place.
-    private mutating func forgetTableBlock(_ reference: BlockReference) {
-        if !reference.isHole { forest.extents.removeLive(reference.address.extent, 1) }
+    mutating func forgetTableBlock(_ reference: BlockReference) {
+        if !reference.isHole { forest.extents.removeLive(reference.address) }
     }
 
     private mutating func freeze(
@@ -115,7 +115,7 @@ extension Engine {
             checkpoint.stagedIndexBlocks += 1
         }
         checkpoint.pageContents = nil
-        return true
+        return writeForwardPages() && writeLivePages()
     }
 
     private func isEmptyPage(_ position: Int) -> Bool {
@@ -147,8 +147,8 @@ extension Engine {
     }
 
     /// Puts one block, counted as live, into a chunk. nil: there is no room yet.
-    private mutating func stageTable(
-        _ fill: (UnsafeMutableRawPointer, borrowing Engine) -> Void
+    mutating func stageTable(
+        isLivePage: Bool = false, _ fill: (UnsafeMutableRawPointer, borrowing Engine) -> Void
     ) -> BlockReference? {
         guard
             prepareChunk(
@@ -160,10 +160,14 @@ extension Engine {
         let block = chunk.payloadBlocks
         fill(chunk.payload(block), self)
         let checksum = recordTable(chunk.payload(block))
-        forest.extents.addCheckpointLive(chunk.extent, 1)
-        forest.extents.addLive(chunk.extent, 1)
-        return BlockReference(
-            address: chunk.address(ofPayload: block), checksum: checksum, birth: 0)
+        let place = chunk.address(ofPayload: block)
+        if isLivePage {
+            forest.extents.addLivePage(place)
+        } else {
+            forest.extents.addCheckpointLive(place)
+            forest.extents.addLive(place)
+        }
+        return BlockReference(address: place, checksum: checksum, birth: 0)
     }
 
     /// Adds the record of a table block whose payload is in place. Returns its checksum.

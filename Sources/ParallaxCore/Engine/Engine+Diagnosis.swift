@@ -31,7 +31,10 @@ extension Engine {
             full \(isStoreFull), asked \(extentsRequested), leases \(log.leases.count), extents \
             leased/open/sealed \(states), empty \(hasEmptyExtents), releasing \(releasing.count) \
             grace \(grace.count), \(spaceDiagnosis); frames \(frameStates), wanted loads \(forest.wantedLoads.count), commands \
-            \(commands.count), replay bound \(forest.cache.replayBound), live nodes \(forest.liveNodes); changes \
+            \(commands.count), replay bound \(forest.cache.replayBound), live nodes \(forest.liveNodes); \
+            cleaner \(cleaner.phase) busy \(cleaner.isBusy) victims \(cleaner.victims.count) moved \
+            \(cleaner.movedCount)/\(cleaner.survivors.count) spares \(cleaner.spares.count) \
+            broken \(cleaner.isBroken) \(cleaner.pacing); changes \
             \(catalog.waiting.count)/\(catalog.logged.count)/\(catalog.syncing.count), \
             reclaiming \(catalog.reclaim.job.map { "\($0)" } ?? "nothing"), VDIs \(catalog.vdiCount), \
             versions \(versionStates), deletions \(catalog.reclaim.deletions.count), counts \(catalog.reclaim.counts.count), \

@@ -59,6 +59,7 @@ extension Engine {
         let bytes = log.chunks[index].writeBuffer.pointee.count
         counters.chunkBytes += UInt64(bytes)
         bytesSinceCheckpoint += bytes
+        earnCredit(blocks: bytes / blockBytes)
         sendChunk(index)
     }
 
@@ -138,13 +139,29 @@ extension Engine {
     package mutating func supplyExtent(_ slot: ExtentSlot?) {
         extentsRequested -= 1
         guard let slot else {
-            isStoreFull = true
-            nextExtentRetry = now + 50_000_000
+            // The first time the other streams are given a moment to return what they can.
+            isStoreFull = wasRefusedExtent
+            nextExtentRetry = now + (isStoreFull ? 50_000_000 : Self.peerPatienceNanoseconds)
+            wasRefusedExtent = true
             return
         }
         isStoreFull = false
+        wasRefusedExtent = false
+        // Without a spare extent a full store could not be cleaned: it comes first.
+        if cleaner.spares.isEmpty {
+            cleaner.addSpare(slot: slot, extents: &forest.extents)
+            return
+        }
         log.addLease(slot: slot, extents: &forest.extents)
         log.announceLeases()
+    }
+
+    private static let peerPatienceNanoseconds: UInt64 = 5_000_000
+
+    /// Somebody waits for the other streams to return slots.
+    var isWaitingForPeers: Bool {
+        wasRefusedExtent && !isStoreFull && extentsRequested == 0
+            && !(staging.isEmpty && catalog.waiting.isEmpty)
     }
 
     /// A slot that this stream no longer needs; nil when there is none.
@@ -157,12 +174,16 @@ extension Engine {
     /// Slots that this stream owns.
     package func ownedSlots() -> [ExtentSlot] {
         (0..<forest.extents.count).map { forest.extents[$0].slot } + releasing + grace + released
+            + checkpoint.returning
     }
 
     /// Gives dropped slots up once no read can still be looking at them.
     mutating func advanceReleases() {
         if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         guard epochs.previousCount == 0 else { return }
+        if cleaner.spares.isEmpty, let slot = grace.popLast() {
+            cleaner.addSpare(slot: slot, extents: &forest.extents)
+        }
         if !grace.isEmpty {
             released += grace
             grace.removeAll(keepingCapacity: true)

@@ -70,21 +70,24 @@ extension Engine {
                 index += 1
                 continue
             }
+            let place = forest.place(of: references[index].address)
             var run = 1
             while index + run < count,
-                references[index + run].address == references[index].address.advanced(by: run)
+                forest.place(of: references[index + run].address) == place.advanced(by: run)
             {
                 run += 1
             }
-            send(part, block: index, count: run, toBounce: toBounce, usedBuffers: &usedBuffers)
+            send(
+                part, block: index, count: run, at: place, toBounce: toBounce,
+                usedBuffers: &usedBuffers)
             index += run
         }
     }
 
     private mutating func send(
-        _ part: Int, block: Int, count: Int, toBounce: Bool, usedBuffers: inout Int
+        _ part: Int, block: Int, count: Int, at address: BlockAddress, toBounce: Bool,
+        usedBuffers: inout Int
     ) {
-        let address = references(part)[block].address
         guard let slot = forest.extents.slot(of: address.extent),
             address.block + count <= superblock.extentBlocks
         else {
@@ -258,10 +261,9 @@ extension Engine {
             return
         }
         guard takeBounce(part) else { return }
-        let address = references(part)[Int(parts[part].rereadIndex)].address
+        let address = forest.place(of: references(part)[Int(parts[part].rereadIndex)].address)
         guard let slot = forest.extents.slot(of: address.extent) else {
-            parts[part].status = .corrupt
-            finishPart(part)
+            startOver(part)
             return
         }
         let buffers = partBuffers + part * Self.partBufferCount
@@ -272,6 +274,15 @@ extension Engine {
                 operation: .read, tag: CommandTag(.part, part).rawValue,
                 offset: superblock.byteOffset(slot: slot, block: address.block),
                 byteCount: blockBytes, buffers: UnsafePointer(buffers), bufferCount: 1))
+    }
+
+    /// While the part read, its block was written anew or got another name, and the extent is gone:
+    /// what it read is of no use.
+    private mutating func startOver(_ part: Int) {
+        bounces.giveBack(Int(parts[part].bounce))
+        parts[part].bounce = -1
+        parts[part].phase = .starting
+        ready.append(part, &parts)
     }
 
     private mutating func finishReread(_ part: Int) {

@@ -253,7 +253,7 @@ extension Engine {
                 otherEntries?[slot].address != entry.address
             else { continue }
             if job.purpose == .free {
-                forest.extents.removeLive(entry.address.extent, 1)
+                forest.removeLive(entry.address)
             } else {
                 job.counted += 1
             }

@@ -38,8 +38,8 @@ extension Engine {
         var vdis: [(record: VDIRecord, page: UInt32)] = []
     }
 
-    /// Reads many blocks at once, and checks them. A hole's content is zeros.
-    private func readBlocks(
+    /// Reads many blocks at once, of record pages, forwards or live bits, and checks them. A hole's content is zeros.
+    func readBlocks(
         _ references: [BlockReference], _ root: CheckpointRoot, medium: some StoreMedium
     ) throws(StoreError) -> BlockBuffer {
         guard !references.isEmpty else { return BlockBuffer() }
@@ -50,7 +50,7 @@ extension Engine {
         for (index, reference) in references.enumerated() where !reference.isHole {
             guard let slot = forest.extents.slot(of: reference.address.extent),
                 reference.address.block < superblock.extentBlocks
-            else { throw Self.damaged("the record pages of shard \(root.stream) lead nowhere") }
+            else { throw Self.damaged("the pages of shard \(root.stream) lead nowhere") }
             (segments + index).initialize(
                 to: DataSegment(base: buffer.base + index * blockBytes, count: blockBytes))
             commands.append(
@@ -71,7 +71,7 @@ extension Engine {
         if let failure { throw StoreError(failure) }
         for (index, reference) in references.enumerated() where !reference.isHole {
             guard Checksum.ofBlock(buffer.base + index * blockBytes) == reference.checksum else {
-                throw Self.damaged("the record pages of shard \(root.stream) fail their checksum")
+                throw Self.damaged("the pages of shard \(root.stream) fail their checksum")
             }
         }
         return buffer

@@ -81,6 +81,7 @@ extension Engine {
                 tables.base, count: root.tableBytes, superblock: superblock)
         else { throw Self.damaged("the tables of shard \(root.stream) make no sense") }
         try install(decoded, root)
+        try loadSpace(decoded, root, medium: medium)
         try loadRecords(decoded, root, medium: medium)
     }
 
@@ -113,9 +114,8 @@ extension Engine {
         throws(StoreError)
     {
         for extent in tables.extents {
-            guard !forest.extents.contains(extent.number) else {
-                throw Self.damaged("shard \(root.stream) lists an extent twice")
-            }
+            guard !forest.extents.contains(extent.number), forest.extents.isFree(extent.slot)
+            else { throw Self.damaged("shard \(root.stream) lists an extent twice") }
             // The state follows from where the log turns out to end.
             forest.extents.insert(
                 extent.number, slot: extent.slot, state: .sealed, live: extent.live,
@@ -193,7 +193,7 @@ extension Engine {
         medium: some StoreMedium
     ) throws(StoreError) {
         switch record {
-        case .node, .table: return
+        case .node, .table, .moved: return
         case .lease(let extent, let slot):
             try replayLease(extent, slot)
         case .vdi(let change):
@@ -223,14 +223,22 @@ extension Engine {
         log.nextExtent = max(log.nextExtent, extent.next)
         if let known = forest.extents.slot(of: extent) {
             // The checkpoint's tables are younger than the lease.
-            guard known == slot else {
+            if known == slot { return }
+            // Or the lease is younger: the one before was on its way back to the allocator.
+            guard isUnused(extent) else {
                 throw Self.damaged("two places for extent \(extent.rawValue)")
             }
-            return
+            forest.extents.remove(extent)
         }
-        guard slot.rawValue < superblock.slotCount, forest.extents.hasRoom, extent.rawValue > 0
+        guard slot.rawValue < superblock.slotCount, forest.extents.hasRoom, extent.rawValue > 0,
+            !extent.isCold, forest.extents.isFree(slot)
         else { throw Self.damaged("extent \(extent.rawValue) is leased outside the store") }
         forest.extents.insert(extent, slot: slot, state: .leased)
+    }
+
+    private func isUnused(_ extent: ExtentNumber) -> Bool {
+        guard let known = forest.extents.find(extent) else { return false }
+        return known.live == 0 && known.lastLSN.rawValue == 0
     }
 
     private func handleForReplay(
@@ -260,7 +268,7 @@ extension Engine {
                     if let handle = catalog.handle(of: vdi) {
                         _ = forest.walk(catalog.vdis[Int(handle)], to: first)
                     }
-                case .node, .table, .lease, .vdi: break
+                case .node, .table, .lease, .vdi, .moved: break
                 }
             }
             if forest.wantedLoads.isEmpty { return }
@@ -313,6 +321,7 @@ extension Engine {
         var leased: [LogWriter.Lease] = []
         for index in 0..<forest.extents.count {
             let extent = forest.extents[index]
+            if extent.number.isCold { continue }
             if extent.number > reader.extent {
                 forest.extents.setState(extent.number, .leased)
                 leased.append(

@@ -54,25 +54,32 @@ extension Engine {
             return isHopeless ? .full : .wait
         }
         guard usableBlocks < blocksToLeave(by: reserve) else { return nil }
+        // That the store was full a while ago says nothing.
+        if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         guard isStoreFull, extentsRequested == 0 else { return .wait }
         if mayFreeExtents {
             checkpoint.isNeeded = true
             return .wait
         }
+        if cleanForWaiting() { return .wait }
         return .full
     }
 
+    /// Whether writes wait for space, or would.
+    var isWaitingForSpace: Bool { usableBlocks < blocksToLeave(by: .data) }
+
     func blocksToLeave(by reserve: Reserve) -> Int {
         switch reserve {
-        case .data: checkpointReserve + 2 * largestCheckpoint + purgeReserve + 64
-        case .holes: checkpointReserve + largestCheckpoint + purgeReserve
-        case .deletion: checkpointReserve + 16
+        case .data:
+            checkpointReserve + 2 * largestCheckpoint + purgeReserve + cleaningReserve + 64
+        case .holes: checkpointReserve + largestCheckpoint + purgeReserve + cleaningReserve
+        case .deletion: checkpointReserve + cleaningReserve + 16
         case .checkpoint: 0
         }
     }
 
     /// Blocks that the log can still take, less what is lost at the end of each extent.
-    private var usableBlocks: Int {
+    var usableBlocks: Int {
         log.availableBlocks - (log.leases.count + 1) * (LogWriter.smallestTail + 4)
     }
 
@@ -99,10 +106,20 @@ extension Engine {
         nodes + nodes / 64 + tableBlocks + 32
     }
 
-    private var tableBlocks: Int {
+    /// Blocks for the checkpoints of cleaning in a full store, until it has given back a whole
+    /// extent: each round gives at least four times as much as its checkpoint takes.
+    private var cleaningReserve: Int { superblock.extentBlocks / 4 + 2 * tableBlocks }
+
+    var tableBlocks: Int {
         CheckpointTables.blockCount(
-            extents: forest.extents.count, indexBlocks: catalog.pages.indexCount + 1)
+            extents: forest.extents.count, indexBlocks: catalog.pages.indexCount + 1,
+            livePages: livePageBound, forwardPages: forest.forwards.pages.count + 2)
+            + livePageBound + forest.forwards.pages.count + 2
             + catalog.pages.checkpointBlocks(more: stagedOperations + Self.pagesPerDeletion)
+    }
+
+    private var livePageBound: Int {
+        forest.extents.livePages.pageCount(extents: forest.extents.count + 2)
     }
 
     /// Record pages that a deletion and what it entails change at a time: the version's own, its
@@ -114,7 +131,7 @@ extension Engine {
     private var purgeReserve: Int { 64 + 2 * (tableBlocks + 8) }
 
     /// Whether a checkpoint would free an extent, or one that is under way may.
-    private var mayFreeExtents: Bool {
+    var mayFreeExtents: Bool {
         if checkpoint.phase != .idle || !releasing.isEmpty || !grace.isEmpty || !released.isEmpty {
             return true
         }
@@ -129,15 +146,39 @@ extension Engine {
         return false
     }
 
-    /// Another stream finds the store full: a checkpoint that frees an extent is due now, and not
-    /// when its time has come. One without changes would free nothing more.
+    /// Another stream finds the store full: what this one can do without is due now, and not when
+    /// its time has come. A checkpoint frees empty extents and leases held in advance; cleaning
+    /// makes more. One without changes would free nothing more.
     package mutating func giveBackSpace() {
-        if changesSinceFreeze > 0 && hasEmptyExtents { checkpoint.isNeeded = true }
+        yieldUntil = now + Self.yieldNanoseconds
+        cleaner.pacing.credit = max(cleaner.pacing.credit, 2 * superblock.extentBlocks)
+        let isWorthIt = changesSinceFreeze > 0 && hasEmptyExtents || hasSurplusLeases
+        if isWorthIt { checkpoint.isNeeded = true }
+    }
+
+    private static let yieldNanoseconds: UInt64 = 1_000_000_000
+
+    /// Others need what is held in advance, and nothing here waits for it.
+    private var isYielding: Bool { now < yieldUntil && staging.isEmpty }
+
+    /// Leases without which deletions, and what they entail, would still be possible.
+    private var neededLeases: Int {
+        (blocksToLeave(by: .holes) + superblock.extentBlocks - 1) / superblock.extentBlocks
+    }
+
+    var hasSurplusLeases: Bool { isYielding && log.leases.count > neededLeases }
+
+    /// For the checkpoint that begins: the leases that it does without.
+    mutating func returnSurplusLeases(replayLSN: LogSequenceNumber) {
+        while hasSurplusLeases, let number = log.returnLastLease(replayLSN: replayLSN) {
+            if let slot = forest.extents.slot(of: number) { checkpoint.returning.append(slot) }
+            forest.extents.remove(number)
+        }
     }
 
     /// Whether the blocks of a checkpoint that nothing depends on would be missed.
     var isShortOfSpace: Bool {
-        isStoreFull && usableBlocks < blocksToLeave(by: .data) && !hasEmptyExtents
+        wasRefusedExtent && usableBlocks < blocksToLeave(by: .data) && !hasEmptyExtents
     }
 
     var spaceDiagnosis: String {
@@ -155,11 +196,17 @@ extension Engine {
 
     /// Extents to ask the allocator for now.
     package var wantedExtents: Int {
-        guard failure == nil, !isStoreFull else { return 0 }
+        guard failure == nil, !isStoreFull, !wasRefusedExtent || now >= nextExtentRetry else {
+            return 0
+        }
         let target =
-            configuration.leasesAhead
-            + (blocksToLeave(by: .data) + superblock.extentBlocks - 1) / superblock.extentBlocks
+            isYielding
+            ? neededLeases
+            : configuration.leasesAhead
+                + (blocksToLeave(by: .data) + superblock.extentBlocks - 1)
+                / superblock.extentBlocks
         let limit = min(target, log.leases.capacity / 2)
-        return max(0, limit - log.leases.count - extentsRequested)
+        let spare = cleaner.spares.isEmpty ? 1 : 0
+        return max(0, limit + spare - log.leases.count - extentsRequested)
     }
 }

@@ -27,6 +27,7 @@ package struct Engine: ~Copyable {
     var forest: RadixForest
     var log: LogWriter
     var catalog: Catalog
+    var cleaner: Cleaner
 
     var requests: SlotTable<PendingRequest>
     var parts: SlotTable<RequestPart>
@@ -80,6 +81,10 @@ package struct Engine: ~Copyable {
     /// Requests to the allocator that are not answered, and whether it had none at last.
     package var extentsRequested = 0
     var isStoreFull = false
+    /// The allocator's last answer was that it has none.
+    var wasRefusedExtent = false
+    /// Until then nothing is leased that is not needed.
+    var yieldUntil: UInt64 = 0
     var nextExtentRetry: UInt64 = 0
 
     var checkpoint: Checkpoint
@@ -115,7 +120,9 @@ package struct Engine: ~Copyable {
     ) {
         self.configuration = configuration
         self.superblock = superblock
-        forest = RadixForest(frameCount: frameCount, slotCount: Int(superblock.slotCount))
+        forest = RadixForest(
+            frameCount: frameCount, slotCount: Int(superblock.slotCount),
+            extentBlocks: superblock.extentBlocks)
         log = LogWriter(
             chunkCount: configuration.maxChunksInFlight + 2,
             extentBlocks: superblock.extentBlocks, nextLSN: root.replayLSN,
@@ -123,6 +130,7 @@ package struct Engine: ~Copyable {
         catalog = Catalog(
             stream: configuration.stream, nextNumber: root.nextVDI,
             nextSnapshot: root.nextSnapshot)
+        cleaner = Cleaner(batchBlocks: configuration.cleanerBatchBlocks)
         requests = SlotTable(
             capacity: Limits.requestsInFlight + Catalog.internalRequests,
             repeating: PendingRequest(
@@ -159,7 +167,7 @@ package struct Engine: ~Copyable {
 
 /// What a command's tag says: which of the engine's activities it belongs to, and its index.
 struct CommandTag {
-    enum Activity: UInt8 { case part, node, chunk, sync, checkpointRoot }
+    enum Activity: UInt8 { case part, node, chunk, sync, checkpointRoot, clean }
 
     var activity: Activity
     var index: Int
@@ -202,6 +210,7 @@ extension Engine {
         case .chunk: completeChunk(tag.index, result: completion.result)
         case .sync: completeSync(result: completion.result)
         case .checkpointRoot: completeCheckpointRoot(result: completion.result)
+        case .clean: completeClean(result: completion.result)
         }
         runReadyParts()
     }
@@ -218,6 +227,7 @@ extension Engine {
         advanceCatalog()
         advanceReclaim()
         advanceDiffs()
+        advanceCleaner()
         advanceCheckpoint()
         stageWaitingParts()
         sealIfWorthwhile()
@@ -232,6 +242,7 @@ extension Engine {
         if failure != nil { return true }
         return log.isQuiet && checkpoint.phase == .idle && !catalog.hasChanges
             && (isWindingDown || !(catalog.reclaim.hasWork || diffs.hasWork))
+            && (isWindingDown ? !cleaner.isBusy : cleaner.isQuiet && cleaner.pacing.goal == nil)
             && releasing.isEmpty && grace.isEmpty
             && (changesSinceFreeze == 0 || isShortOfSpace)
     }
@@ -242,7 +253,8 @@ extension Engine {
 
     /// Whether a turn would do more work at once, without waiting for anything.
     package var wantsTurn: Bool {
-        !isWindingDown && (catalog.reclaim.hasMore || diffs.job?.awaited == .hole)
+        !isWindingDown
+            && (catalog.reclaim.hasMore || diffs.job?.awaited == .hole || isWaitingForPeers)
     }
 
     /// Counters since the engine was opened, and its present state.
@@ -260,9 +272,11 @@ extension Engine {
         statistics.dirtyNodes = forest.cache.dirtyCount
         statistics.requestsInFlight = requests.usedCount
         addSpace(to: &statistics)
-        for index in 0..<forest.extents.count {
-            statistics.liveBlocks += UInt64(forest.extents[index].live)
-        }
+        statistics.forwardedBlocks = forest.forwards.count
+        statistics.isCleanerBroken = cleaner.isBroken
+        statistics.isCleaning = !cleaner.isQuiet
+        statistics.isCleaningUrgent = cleaner.pacing.isUrgent
+        statistics.liveBlocks = UInt64(forest.extents.liveTotal)
         return statistics
     }
 

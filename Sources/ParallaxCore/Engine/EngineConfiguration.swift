@@ -17,6 +17,10 @@ package struct EngineConfiguration: Sendable {
     package var bufferAlignment = 512
     /// Extents to hold leased ahead of the log.
     package var leasesAhead = 2
+    /// Blocks that the cleaner gathers and sorts at a time, in memory; at least a chunk's.
+    package var cleanerBatchBlocks = 8192
+    /// Cleaning begins when fewer slots of the store are free than this, in thousandths.
+    package var cleaningPermille = 25
 
     package init() {}
 }
@@ -52,7 +56,8 @@ package struct EngineStatistics: Sendable {
     package var requestsInFlight = 0
     /// Nodes of deleted versions that could not be read: what only they name is not given back.
     package var nodesPassedOver: UInt64 = 0
-    /// Blocks behind the log's head in its extent: nothing is in them yet.
+    /// Blocks behind the log's head in its extent, and behind the cleaner's in its own: nothing is
+    /// in them yet.
     package var logRoomBlocks: UInt64 = 0
     /// Blocks that guests' writes leave free for deletions and checkpoints.
     package var reservedBlocks: UInt64 = 0
@@ -60,6 +65,21 @@ package struct EngineStatistics: Sendable {
     package var isReclaiming = false
     /// Deleted versions and VDIs that wait for that, the one under way not counted.
     package var reclaimsWaiting = 0
+    /// The cleaner: victims gone through, rounds, blocks moved, bytes read and written, blocks that
+    /// were damaged and stay where they are.
+    package var cleanedExtents: UInt64 = 0
+    package var cleanerRounds: UInt64 = 0
+    package var movedBlocks: UInt64 = 0
+    package var cleanerReadBytes: UInt64 = 0
+    package var cleanerWrittenBytes: UInt64 = 0
+    package var cleanerDamagedBlocks: UInt64 = 0
+    /// Blocks that are not where their names say.
+    package var forwardedBlocks = 0
+    package var isCleaning = false
+    /// Guests wait for what it gives back.
+    package var isCleaningUrgent = false
+    /// Its reads or writes failed; it rests until the next start.
+    package var isCleanerBroken = false
 
     package init() {}
 }

@@ -11,6 +11,8 @@
 ///  table  type 4 u8 | 0 u8 | count u16 | 0 u32     | CRC32C u32 x count
 ///  lease  type 5 u8 | 0 u8 | 0 u16     | slot u32  | extent u64
 ///  vdi    type 6 u8 | change u8 | length u16 | 0 u32 | bytes x length
+///  moved  type 7 u8 | 0 u8 | count u16 | 0 u32     | vdi u64
+///                   | per block: name u64, first block u64, CRC32C u32
 /// ```
 enum ChunkRecord {
     /// `count` blocks of a VDI were written; their payload is in the chunk.
@@ -25,6 +27,9 @@ enum ChunkRecord {
     case lease(extent: ExtentNumber, slot: ExtentSlot)
     /// A change of the catalogue.
     case vdi(CatalogRecord)
+    /// Blocks of a VDI that the cleaner has moved here; only in cold extents. `MovedBlock` reads
+    /// what is said about each.
+    case moved(vdi: VDIIdentifier, count: Int, blocksOffset: Int)
 
     enum Kind {
         static let data: UInt8 = 1
@@ -33,6 +38,7 @@ enum ChunkRecord {
         static let table: UInt8 = 4
         static let lease: UInt8 = 5
         static let vdi: UInt8 = 6
+        static let moved: UInt8 = 7
     }
 
     static let dataFixedBytes = 24
@@ -41,11 +47,12 @@ enum ChunkRecord {
     static let tableFixedBytes = 8
     static let leaseBytes = 16
     static let vdiFixedBytes = 8
+    static let movedFixedBytes = 16
 
     /// Payload blocks that belong to this record.
     var payloadBlocks: Int {
         switch self {
-        case .data(_, _, let count, _), .table(let count, _): count
+        case .data(_, _, let count, _), .table(let count, _), .moved(_, let count, _): count
         case .node: 1
         case .hole, .lease, .vdi: 0
         }
@@ -106,6 +113,11 @@ struct ChunkRecordReader {
             return .lease(extent: ExtentNumber(extent), slot: ExtentSlot(long))
         case ChunkRecord.Kind.vdi:
             return decodeCatalog(kind: detail, length: Int(short))
+        case ChunkRecord.Kind.moved:
+            guard let vdi = reader.take(UInt64.self), short > 0 else { return nil }
+            let offset = reader.position
+            guard reader.skip(Int(short) * MovedBlock.bytes) else { return nil }
+            return .moved(vdi: VDIIdentifier(vdi), count: Int(short), blocksOffset: offset)
         default:
             return nil
         }
@@ -116,5 +128,36 @@ struct ChunkRecordReader {
         guard reader.skip(length) else { return nil }
         var body = ByteReader(reader.base, count: start + length, at: start)
         return CatalogRecord.decode(kind: kind, from: &body).map(ChunkRecord.vdi)
+    }
+}
+
+/// What a cold chunk says about one of its blocks.
+///
+/// ```
+///  name u64: the address by which trees may refer to it; in its lowest four bits what it is:
+///            0 a data block, n + 1 a radix node of level n
+///  first block u64 | CRC32C u32
+/// ```
+struct MovedBlock: BitwiseCopyable {
+    static let bytes = 20
+
+    var name: BlockAddress
+    /// Level of the node; -1 for data.
+    var level: Int
+    var firstBlock: UInt64
+    var checksum: UInt32
+
+    static func read(_ header: UnsafeRawPointer, offset: Int) -> MovedBlock {
+        var reader = ByteReader(header, count: blockBytes, at: offset)
+        let name = reader.take(UInt64.self) ?? 0
+        return MovedBlock(
+            name: BlockAddress(rawValue: name & ~15), level: Int(name & 15) - 1,
+            firstBlock: reader.take(UInt64.self) ?? 0, checksum: reader.take(UInt32.self) ?? 0)
+    }
+
+    func write(to writer: inout ByteWriter) {
+        writer.put(name.rawValue | UInt64(level + 1))
+        writer.put(firstBlock)
+        writer.put(checksum)
     }
 }

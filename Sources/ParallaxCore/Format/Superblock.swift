@@ -26,7 +26,7 @@
 /// ```
 package struct Superblock: Equatable, Sendable {
     package static let magic: UInt64 = 0x5841_4C4C_4152_4150  // "PARALLAX"
-    package static let currentVersion: UInt32 = 2
+    package static let currentVersion: UInt32 = 3
     package static let supportedIncompatibleFeatures: UInt64 = 0
     package static let supportedReadOnlyFeatures: UInt64 = 0
     /// Compatible feature: the space of the store's file was allocated once and is to stay so.

@@ -11,14 +11,18 @@
 struct RadixForest: ~Copyable {
     var cache: NodeCache
     var extents: ExtentTable
+    /// Where the cleaner has put what trees still call by its old address.
+    var forwards = ForwardTable()
+    /// Names added to `forwards` since it was opened.
+    var namesForwarded: UInt64 = 0
     /// Nodes in the store to which the current trees refer.
     var liveNodes = 0
     /// Loads that the engine must ask the device for.
     var wantedLoads: FixedRing<UInt32>
 
-    init(frameCount: Int, slotCount: Int) {
+    init(frameCount: Int, slotCount: Int, extentBlocks: Int) {
         cache = NodeCache(frameCount: frameCount)
-        extents = ExtentTable(slotCount: slotCount)
+        extents = ExtentTable(slotCount: slotCount, extentBlocks: extentBlocks)
         wantedLoads = FixedRing(minimumCapacity: frameCount)
     }
 
@@ -145,13 +149,13 @@ extension RadixForest {
     }
 
     mutating func removeLiveNode(at address: BlockAddress) {
-        extents.removeLive(address.extent, 1)
+        removeLive(address)
         liveNodes -= 1
     }
 
     /// A node of a current tree has its place.
-    mutating func addLiveNode(in extent: ExtentNumber) {
-        extents.addLive(extent, 1)
+    mutating func addLiveNode(at address: BlockAddress) {
+        extents.addLive(address)
         liveNodes += 1
     }
 
@@ -184,8 +188,47 @@ extension RadixForest {
             for slot in 0..<radixFanout where entries[slot].address.isResident {
                 cache.retain(entries[slot].address.residentFrame)
             }
+        } else if !forwards.isEmpty {
+            renameMoved(frame, vdi)
         }
         return frame
+    }
+}
+
+/// Blocks have names, the addresses by which trees refer to them, and places, where they are. They
+/// differ when the cleaner has moved a block.
+extension RadixForest {
+    /// Where the block of this name is.
+    @inline(__always)
+    func place(of name: BlockAddress) -> BlockAddress {
+        forwards.isEmpty ? name : forwards.find(name) ?? name
+    }
+
+    /// Nothing refers to the block of this name any more.
+    mutating func removeLive(_ name: BlockAddress) {
+        extents.removeLive(forwards.isEmpty ? name : forwards.remove(name) ?? name)
+    }
+
+    /// A leaf that is written anyway takes up the places of moved blocks as their names, where
+    /// nobody else can refer to them: those born in this head.
+    private mutating func renameMoved(_ leaf: Int, _ vdi: VDI) {
+        let entries = cache.entries(leaf)
+        for slot in 0..<radixFanout
+        where !entries[slot].isHole && entries[slot].birth > vdi.snapshotEpoch {
+            if let place = forwards.remove(entries[slot].address) { entries[slot].address = place }
+        }
+    }
+
+    /// Whether a leaf that this head alone has names moved blocks by their old addresses.
+    func wantsRenaming(_ leaf: Int, _ vdi: VDI) -> Bool {
+        let entries = cache.entries(leaf)
+        for slot in 0..<radixFanout
+        where !entries[slot].isHole && entries[slot].birth > vdi.snapshotEpoch
+            && forwards.find(entries[slot].address) != nil
+        {
+            return true
+        }
+        return false
     }
 }
 
@@ -203,7 +246,7 @@ extension RadixForest {
         let isLeaf = cache.frames[frame].level == 0
         for slot in 0..<radixFanout where !entries[slot].isHole {
             let address = entries[slot].address
-            guard address.flags == 0, !isLeaf || extents.contains(address.extent) else {
+            guard address.flags == 0, !isLeaf || extents.contains(place(of: address).extent) else {
                 return false
             }
         }
@@ -224,7 +267,7 @@ extension RadixForest {
                 birth: vdi.epoch)
         }
         vdi.allocatedBlocks += UInt64(count)
-        extents.addLive(address.extent, count)
+        extents.addLive(address, count: count)
     }
 
     /// Turns `count` entries of a writable leaf into holes. Only a head that continues a version
@@ -252,10 +295,10 @@ extension RadixForest {
         guard !old.isHole else { return }
         vdi.allocatedBlocks -= 1
         if old.birth > vdi.snapshotEpoch {
-            extents.removeLive(old.address.extent, 1)
+            removeLive(old.address)
         } else if old.birth > vdi.parentFloor {
             if vdi.isReclaimed(level: 0, firstBlock: block) {
-                extents.removeLive(old.address.extent, 1)
+                removeLive(old.address)
             } else if block < vdi.countedBelow {
                 vdi.lostBlocks += 1
             }

@@ -47,6 +47,13 @@ package struct FixedRing<Element: BitwiseCopyable>: ~Copyable {
         return element
     }
 
+    /// Removes the newest element. The ring must not be empty.
+    @inlinable
+    package mutating func dropLast() {
+        precondition(head != tail, "FixedRing: nothing to drop")
+        tail &-= 1
+    }
+
     /// The `index`-th oldest element.
     @inlinable
     package subscript(index: Int) -> Element {

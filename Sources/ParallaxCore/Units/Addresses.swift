@@ -14,6 +14,12 @@ package struct ExtentNumber: BitwiseCopyable, Hashable, Comparable, Sendable {
     }
 
     @inlinable package var next: ExtentNumber { ExtentNumber(rawValue + 1) }
+
+    /// Numbers from here on are those of extents that the cleaner fills; below are the log's, which
+    /// follow each other without a gap.
+    package static let firstCold = ExtentNumber(1 << 39)
+
+    @inlinable package var isCold: Bool { rawValue >> 39 != 0 }
 }
 
 /// Place of an extent in the store: slot n begins `n` extents after the first. Slots are reused.

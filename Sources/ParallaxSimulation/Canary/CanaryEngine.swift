@@ -96,6 +96,13 @@ final class CanaryEngine: EngineUnderTest {
     func noteExtentRequested() { engine.noteExtentRequested() }
     func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot: slot) }
     func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot() }
+    func giveBackSpace() { engine.giveBackSpace() }
+    func noteFreeSlots(_ count: Int) { engine.noteFreeSlots(count) }
+    func requestCleaning(untilFreeSlots goal: Int) {
+        engine.requestCleaning(untilFreeSlots: goal)
+    }
+
+    var movedBlocks: UInt64 { engine.movedBlocks }
     func ownedSlots() -> [UInt32] { engine.ownedSlots() }
     func snapshots(from cursor: Int, limit: Int) -> SnapshotPage {
         engine.snapshots(from: cursor, limit: limit)

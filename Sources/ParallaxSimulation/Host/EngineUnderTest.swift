@@ -17,7 +17,14 @@ package protocol EngineUnderTest: AnyObject {
     func noteExtentRequested()
     func supplyExtent(slot: UInt32?)
     func takeReleasedSlot() -> UInt32?
+    /// Another stream was told that the store is full.
+    func giveBackSpace()
     func ownedSlots() -> [UInt32]
+    /// How many slots of the store are free; the daemon's shards tell it in every turn.
+    func noteFreeSlots(_ count: Int)
+    func requestCleaning(untilFreeSlots goal: Int)
+    /// Blocks that the cleaner has moved since the engine was opened.
+    var movedBlocks: UInt64 { get }
 
     func submit(change: CatalogChange, ticket: UInt64)
     func nextChangeReply() -> ChangeReply?
@@ -71,6 +78,8 @@ package struct StoreShape: Equatable {
     package var checkpointLogBytes = 4 << 20
     package var checkpointIntervalNanoseconds: UInt64 = 30_000_000_000
     package var maxChunksInFlight = 4
+    package var cleanerBatchBlocks = 192
+    package var cleaningPermille = 25
 
     package init() {}
 }

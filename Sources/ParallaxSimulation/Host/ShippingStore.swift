@@ -50,6 +50,8 @@ package struct ShippingStore: StoreUnderTest {
         configuration.checkpointLogBytes = shape.checkpointLogBytes
         configuration.checkpointIntervalNanoseconds = shape.checkpointIntervalNanoseconds
         configuration.maxChunksInFlight = shape.maxChunksInFlight
+        configuration.cleanerBatchBlocks = shape.cleanerBatchBlocks
+        configuration.cleaningPermille = shape.cleaningPermille
         return configuration
     }
 
@@ -85,7 +87,15 @@ package final class ShippingEngine: EngineUnderTest {
     package func noteExtentRequested() { engine.noteExtentRequested() }
     package func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot.map { ExtentSlot($0) }) }
     package func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot()?.rawValue }
+    package func giveBackSpace() { engine.giveBackSpace() }
     package func ownedSlots() -> [UInt32] { engine.ownedSlots().map(\.rawValue) }
+    package func noteFreeSlots(_ count: Int) { engine.noteFreeSlots(count) }
+
+    package func requestCleaning(untilFreeSlots goal: Int) {
+        engine.requestCleaning(untilFreeSlots: goal)
+    }
+
+    package var movedBlocks: UInt64 { engine.statistics.movedBlocks }
 
     package func submit(change: CatalogChange, ticket: UInt64) {
         engine.submit(change: change, ticket: ticket)

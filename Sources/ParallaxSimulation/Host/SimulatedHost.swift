@@ -65,6 +65,8 @@ package final class SimulatedHost {
         package var groups = 0
         package var diffs = 0
         package var censuses = 0
+        package var cleanings = 0
+        package var movedBlocks = 0
     }
 
     package init(
@@ -116,6 +118,7 @@ package final class SimulatedHost {
         guard let engine = stream.engine else { return }
         statistics.turns += 1
         now += UInt64(random.integer(in: 1_000...200_000))
+        engine.noteFreeSlots(freeSlots.count)
         engine.turn(nowNanoseconds: now)
         try drainCommands(stream)
         drainCuts(stream)
@@ -179,7 +182,13 @@ package final class SimulatedHost {
             bound -= 1
             engine.noteExtentRequested()
             let slot = takeFreeSlot()
-            if let slot { slotOwners[Int(slot)] = stream.index }
+            if let slot {
+                slotOwners[Int(slot)] = stream.index
+            } else {
+                for other in streams where other.index != stream.index {
+                    other.engine?.giveBackSpace()
+                }
+            }
             stream.extentsOnTheWay.append(slot)
         }
     }

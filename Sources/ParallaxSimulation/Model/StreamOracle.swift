@@ -109,7 +109,7 @@ package final class StreamOracle {
         guard let disk = disks[mutation.vdi] else { return }
         let oldest = min(oldestInFlight, mutation.submittedAt)
         disk.recentZeroings.removeAll { table[$0].answeredAt < oldest }
-        let zeroings = zeroingsConcurrent(with: mutation, on: disk)
+        let zeroings = recentZeroings(of: mutation, on: disk)
         disk.forEachBlock(of: mutation) { block, history, mask in
             catchUp(&history, zeroings, block)
             history.acknowledge(stamp, mask: mask, in: table)
@@ -124,7 +124,7 @@ package final class StreamOracle {
 
     func addMaybe(_ stamp: Stamp, to disk: ModelDisk) {
         let mutation = table[stamp]
-        let zeroings = zeroingsConcurrent(with: mutation, on: disk)
+        let zeroings = recentZeroings(of: mutation, on: disk)
         disk.forEachBlock(of: mutation) { block, history, mask in
             catchUp(&history, zeroings, block)
             history.maybes.append(BlockHistory.Version(stamp: stamp, mask: mask))
@@ -132,11 +132,10 @@ package final class StreamOracle {
         if mutation.isZeroing { disk.recentZeroings.append(stamp) }
     }
 
-    private func zeroingsConcurrent(with mutation: Mutation, on disk: ModelDisk) -> [Stamp] {
-        disk.recentZeroings.filter {
-            table[$0].answeredAt > mutation.submittedAt
-                && table[$0].sectors.overlaps(mutation.sectors)
-        }
+    /// Not only those that were in flight together with the mutation: what is still in flight may
+    /// be older than they, and come to this block later.
+    private func recentZeroings(of mutation: Mutation, on disk: ModelDisk) -> [Stamp] {
+        disk.recentZeroings.filter { table[$0].blocks.overlaps(mutation.blocks) }
     }
 
     /// Gives a block that is written for the first time the zeroings that may have come later.

@@ -9,6 +9,7 @@ package struct Operation {
         case checkpoint, clockJump, crashProcess, crashPower, restart
         case snapshot, storm, clone, chain, deleteSnapshot, deleteMany, rollback, group, details
         case template, readSnapshot, closeSnapshot, diff, wrongVersion
+        case clean
 
         /// The kinds that `Profile.VersionWeights` weighs, in its order.
         static let versions: [Kind] = [
@@ -32,7 +33,13 @@ package struct Operation {
             weights.checkpoint, weights.clockJump, weights.crashProcess, weights.crashPower,
             weights.restart,
         ]
-        return Operation(kind: Kind.allCases[random.weightedIndex(table)], seed: random.next())
+        // Worlds without the cleaner draw as they did before there was one.
+        guard weights.clean > 0 else {
+            return Operation(kind: Kind.allCases[random.weightedIndex(table)], seed: random.next())
+        }
+        let index = random.weightedIndex(table + [weights.clean])
+        return Operation(
+            kind: index == table.count ? .clean : Kind.allCases[index], seed: random.next())
     }
 
     static func random(

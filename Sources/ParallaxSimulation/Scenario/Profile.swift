@@ -18,6 +18,8 @@ package struct Profile {
     package var maxSnapshots = 48
     package var maxDisks = 12
     package var stormLength = 3...16
+    /// Most requests write, and much at a time.
+    package var writesMuch = false
 
     /// How often each kind of operation is drawn.
     package struct Weights {
@@ -36,6 +38,7 @@ package struct Profile {
         package var crashProcess = 2
         package var crashPower = 3
         package var restart = 1
+        package var clean = 0
     }
 
     package struct VersionWeights {
@@ -75,19 +78,40 @@ package struct Profile {
         case storming
         /// A small store fills up with snapshots, and only their deletion makes room.
         case hoarding
+        /// Disks that nearly fill the store are written again and again: nothing goes on without
+        /// the cleaner.
+        case churning
     }
 
     package let character: Character
 
     /// Without versions, a seed stands for the world that it stood for before there were any.
     package init(random: inout SeededRandom, hasVersions: Bool) {
-        let characters = Character.allCases
+        let characters = Character.allCases.dropLast()
         let weights = [30, 20, 12, 14, 12, 7, 5] + (hasVersions ? [2, 12] : [])
         let index = random.weightedIndex(weights)
         self.init(character: characters[index], random: &random)
         guard hasVersions else { return }
         versionPercent = random.integer(in: 10...70)
         specialiseVersions(&random)
+        specialiseCleaning(SeededRandom(seed: random.next()))
+    }
+
+    /// A third of the worlds live near a full store; in the others cleaning happens as it comes.
+    private mutating func specialiseCleaning(_ source: SeededRandom) {
+        var random = source
+        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
+        shape.cleaningPermille = [0, 25, 200, 500][random.index(below: 4)]
+        weights.clean = 3
+        guard random.oneIn(3) else { return }
+        self = Profile(character: .churning, random: &random)
+        versionPercent = random.integer(in: 0...40)
+        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
+        shape.cleaningPermille = [25, 200, 500][random.index(below: 3)]
+        weights.clean = 3
+        if random.oneIn(4) { faults.slowOneIn = random.integer(in: 4...40) }
+        if random.oneIn(8) { faults.readErrorOneIn = random.integer(in: 50...300) }
+        if random.oneIn(12) { rotOneIn = random.integer(in: 20...60) }
     }
 
     private mutating func specialiseVersions(_ random: inout SeededRandom) {
@@ -115,7 +139,8 @@ package struct Profile {
             maxSnapshots = 64
             versions.snapshot = 60
             versions.deleteMany = 6
-        case .plain, .cramped, .manyStreams, .deepTrees, .failing, .rotting, .lying: break
+        case .plain, .cramped, .manyStreams, .deepTrees, .failing, .rotting, .lying, .churning:
+            break
         }
         if random.oneIn(3) { shape.nodeCacheBytes = 64 * blockBytes }
         if random.oneIn(6) {
@@ -165,6 +190,7 @@ package struct Profile {
         case .rotting:
             rotOneIn = random.integer(in: 10...60)
         case .storming, .hoarding: break
+        case .churning: churn(&random)
         case .lying:
             let kind = random.index(below: 3)
             if kind == 0 { faults.lostWriteOneIn = random.integer(in: 20...200) }
@@ -172,5 +198,22 @@ package struct Profile {
             if kind == 2 { faults.lyingSyncOneIn = random.integer(in: 2...10) }
         }
         if random.chance(percent: 30) { faults.slowOneIn = random.integer(in: 4...40) }
+    }
+
+    /// Disks of half the store to all of it, written in large requests and rarely discarded.
+    private mutating func churn(_ random: inout SeededRandom) {
+        shape.storeBytes = UInt64(random.integer(in: 12...40)) << 20
+        shape.streamCount = random.oneIn(5) ? 2 : 1
+        shape.checkpointLogBytes = random.integer(in: 1...4) << 20
+        let share = random.integer(in: 50...99)
+        diskCount = random.integer(in: 1...3)
+        let mebibytes = max(1, Int(shape.storeBytes >> 20) * share / 100 / diskCount)
+        diskBytes = [UInt64(mebibytes) << 20]
+        maxDisks = diskCount + 2
+        maxSnapshots = 6
+        weights.burst = 120
+        weights.create = 1
+        weights.delete = 1
+        writesMuch = true
     }
 }

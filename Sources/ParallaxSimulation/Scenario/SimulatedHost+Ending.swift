@@ -79,8 +79,9 @@ extension SimulatedHost {
     }
 
     /// The open extent, those leased ahead of the log so that a checkpoint has room in any case,
-    /// and what the last checkpoint still needs: more where there were many records to write.
+    /// the cleaner's two, and what the last checkpoint still needs: more where there were many
+    /// records to write.
     private static func slotsKeptByStream(_ profile: Profile) -> Int {
-        profile.character == .storming ? 16 : 8
+        profile.character == .storming ? 18 : 10
     }
 }

@@ -43,9 +43,17 @@ extension SimulatedHost {
         case .crashProcess: return try crashAndReopen(.processLoss)
         case .crashPower: return try crashAndReopen(.powerLoss)
         case .restart: return try restart()
+        case .clean: clean()
         default: try perform(version: operation.kind, profile)
         }
         return try recoverFromFailStop(profile)
+    }
+
+    /// An administrator asks for more free space than there may be.
+    private func clean() {
+        statistics.cleanings += 1
+        let goal = freeSlots.count + random.integer(in: 1...8)
+        for stream in streams { stream.engine?.requestCleaning(untilFreeSlots: goal) }
     }
 
     func runFor(_ steps: Int) throws(SimulationFailure) {
@@ -60,7 +68,7 @@ extension SimulatedHost {
         guard !candidates.isEmpty else { return createDisk(profile) }
         let disk = candidates[random.index(below: candidates.count)]
         for _ in 0..<random.integer(in: 1...(random.chance(percent: 10) ? 64 : 12)) {
-            try submit(wish(for: disk), to: disk)
+            try submit(wish(for: disk, profile), to: disk)
             if random.chance(percent: 30) { try runFor(random.integer(in: 1...4)) }
         }
     }
@@ -99,14 +107,16 @@ extension SimulatedHost {
 
     // MARK: Wishes
 
-    private func wish(for disk: GuestDisk) -> Wish {
+    private func wish(for disk: GuestDisk, _ profile: Profile) -> Wish {
         let kinds: [BlockRequest.Operation] = [
             .read, .write, .flush, .discard, .writeZeroes, .allocation,
         ]
-        var wish = Wish(kinds[random.weightedIndex([30, 45, 8, 6, 6, 3])])
+        let weights = profile.writesMuch ? [12, 75, 5, 1, 1, 1] : [30, 45, 8, 6, 6, 3]
+        var wish = Wish(kinds[random.weightedIndex(weights)])
         guard wish.operation != .flush else { return wish }
         let limit = disk.sectorCount
         var length = UInt64(randomLength())
+        if profile.writesMuch && random.oneIn(2) { length *= UInt64(random.integer(in: 2...12)) }
         if wish.operation == .discard || wish.operation == .writeZeroes
             || wish.operation == .allocation,
             random.oneIn(8)

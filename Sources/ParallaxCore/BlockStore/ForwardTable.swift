@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Where the cleaner has put blocks that are still referred to by the address at which they were
+/// written: a block's *name*. Trees that cannot be changed keep the name; this table knows the
+/// place.
+///
+/// ```
+///   hash of the name --> directory --> page of 256 places for (name u64, place u64)
+/// ```
+/// Extendible hashing: a page that is full is split in two, two that are nearly empty become one.
+/// A page in memory is a page in the store, so a checkpoint writes those that have changed.
+///
+/// I1 a block has one name in all trees: an entry is removed when the block dies, or when its only
+///    owner takes up the place as the block's name (`RadixForest.renameMoved`).
+/// I2 a place is the value of at most one entry.
+/// I3 a page holds at most `pageLimit` entries, all of which have the page's prefix as the highest
+///    bits of their hashes.
+///
+/// SAFETY: owns its pages; every index into one is masked.
+struct ForwardTable: ~Copyable {
+    struct Entry: BitwiseCopyable {
+        var name: UInt64
+        var place: UInt64
+    }
+
+    struct Page {
+        let entries: UnsafeMutablePointer<Entry>
+        var count = 0
+        var depth = 0
+        var prefix: UInt64 = 0
+        var reference = BlockReference.hole
+        var isDirty = false
+        /// Its number among the pages that the checkpoint under way writes, or -1.
+        var frozen: Int32 = -1
+    }
+
+    private static let slots = 256
+    private static let pageLimit = 224
+    /// LIMIT: 2^26 pages of 224 names; what is read and has more is not believed.
+    private static let depthLimit = 26
+    /// Two pages with fewer entries than this between them become one.
+    private static let mergeLimit = 96
+
+    private(set) var pages: [Page] = []
+    private(set) var count = 0
+    /// Pages of the store whose content has become part of another page.
+    private(set) var abandoned: [BlockReference] = []
+    /// For each page that the checkpoint under way writes: where it is now, or -1.
+    private var frozenPages: [Int32] = []
+    private var directory: [UInt32] = []
+    private var depth = 0
+
+    var isEmpty: Bool { count == 0 }
+
+    deinit { for page in pages { page.entries.deallocate() } }
+
+    @inline(__always)
+    private static func hash(_ name: UInt64) -> UInt64 {
+        var value = name &* 0x9E37_79B9_7F4A_7C15
+        value ^= value >> 32
+        return value &* 0xD6E8_FEB8_6659_FD93
+    }
+
+    @inline(__always)
+    private func pageIndex(_ hash: UInt64) -> Int {
+        Int(directory[depth == 0 ? 0 : Int(hash >> UInt64(64 - depth))])
+    }
+
+    /// The slot of a name in its page, or the free one where it would be.
+    @inline(__always)
+    private static func slot(
+        of name: UInt64, _ hash: UInt64, in entries: UnsafeMutablePointer<Entry>
+    ) -> Int {
+        var slot = Int(hash & UInt64(slots - 1))
+        while entries[slot].name != 0 && entries[slot].name != name {
+            slot = (slot + 1) & (slots - 1)
+        }
+        return slot
+    }
+
+    /// Where the block of this name has been put; nil: it is where its name says.
+    func find(_ name: BlockAddress) -> BlockAddress? {
+        guard count > 0 else { return nil }
+        let hash = Self.hash(name.rawValue)
+        let entries = pages[pageIndex(hash)].entries
+        let entry = entries[Self.slot(of: name.rawValue, hash, in: entries)]
+        return entry.name == 0 ? nil : BlockAddress(rawValue: entry.place)
+    }
+
+    mutating func set(_ name: BlockAddress, to place: BlockAddress) {
+        if pages.isEmpty { addFirstPage() }
+        let hash = Self.hash(name.rawValue)
+        while true {
+            let page = pageIndex(hash)
+            let entries = pages[page].entries
+            let slot = Self.slot(of: name.rawValue, hash, in: entries)
+            if entries[slot].name == 0 {
+                guard pages[page].count < Self.pageLimit else {
+                    split(page)
+                    continue
+                }
+                pages[page].count += 1
+                count += 1
+            }
+            entries[slot] = Entry(name: name.rawValue, place: place.rawValue)
+            pages[page].isDirty = true
+            return
+        }
+    }
+
+    /// Forgets a name. Returns the place that it had; nil: it was not in the table.
+    mutating func remove(_ name: BlockAddress) -> BlockAddress? {
+        guard count > 0 else { return nil }
+        let hash = Self.hash(name.rawValue)
+        let page = pageIndex(hash)
+        let entries = pages[page].entries
+        let slot = Self.slot(of: name.rawValue, hash, in: entries)
+        guard entries[slot].name != 0 else { return nil }
+        let place = BlockAddress(rawValue: entries[slot].place)
+        Self.close(slot, in: entries)
+        pages[page].count -= 1
+        pages[page].isDirty = true
+        count -= 1
+        mergeIfSmall(page)
+        return place
+    }
+
+    /// Empties a slot and moves those behind it up, so that no search stops short.
+    private static func close(_ slot: Int, in entries: UnsafeMutablePointer<Entry>) {
+        var hole = slot
+        var next = (slot + 1) & (slots - 1)
+        while entries[next].name != 0 {
+            let home = Int(hash(entries[next].name) & UInt64(slots - 1))
+            if (next - home) & (slots - 1) >= (next - hole) & (slots - 1) {
+                entries[hole] = entries[next]
+                hole = next
+            }
+            next = (next + 1) & (slots - 1)
+        }
+        entries[hole] = Entry(name: 0, place: 0)
+    }
+}
+
+extension ForwardTable {
+    private static func emptyEntries() -> UnsafeMutablePointer<Entry> {
+        let memory = Memory.allocatePages(byteCount: blockBytes)
+        Memory.zero(memory, count: blockBytes)
+        return memory.bindMemory(to: Entry.self, capacity: slots)
+    }
+
+    private mutating func addFirstPage() {
+        pages.append(Page(entries: Self.emptyEntries()))
+        directory = [0]
+        depth = 0
+    }
+
+    private mutating func split(_ page: Int) {
+        if pages[page].depth == depth { doubleDirectory() }
+        let old = pages[page]
+        let other = pages.count
+        pages[page].depth += 1
+        pages[page].prefix = old.prefix << 1
+        pages.append(
+            Page(
+                entries: Self.emptyEntries(), depth: old.depth + 1,
+                prefix: old.prefix << 1 | 1, isDirty: true))
+        pages[page].isDirty = true
+        point(to: other)
+        let kept = Self.emptyEntries()
+        var moved = 0
+        for slot in 0..<Self.slots where old.entries[slot].name != 0 {
+            let entry = old.entries[slot]
+            let hash = Self.hash(entry.name)
+            let isOther = hash >> UInt64(63 - old.depth) & 1 == 1
+            let target = isOther ? pages[other].entries : kept
+            target[Self.slot(of: entry.name, hash, in: target)] = entry
+            if isOther { moved += 1 }
+        }
+        old.entries.update(from: kept, count: Self.slots)
+        kept.deallocate()
+        pages[other].count = moved
+        pages[page].count = old.count - moved
+    }
+
+    private mutating func doubleDirectory() {
+        var larger: [UInt32] = []
+        larger.reserveCapacity(directory.count * 2)
+        for page in directory {
+            larger.append(page)
+            larger.append(page)
+        }
+        directory = larger
+        depth += 1
+    }
+
+    /// Lets the part of the directory that has the page's prefix name the page.
+    private mutating func point(to page: Int) {
+        let width = 1 << (depth - pages[page].depth)
+        let first = Int(pages[page].prefix) * width
+        for index in first..<first + width { directory[index] = UInt32(page) }
+    }
+
+    private mutating func mergeIfSmall(_ page: Int) {
+        guard pages[page].depth > 0, pages[page].count < Self.mergeLimit / 2 else { return }
+        let sibling = pages[page].prefix ^ 1
+        let width = 1 << (depth - pages[page].depth)
+        let buddy = Int(directory[Int(sibling) * width])
+        guard pages[buddy].depth == pages[page].depth,
+            pages[buddy].count + pages[page].count < Self.mergeLimit
+        else { return }
+        let from = pages[buddy].entries
+        let to = pages[page].entries
+        for slot in 0..<Self.slots where from[slot].name != 0 {
+            let hash = Self.hash(from[slot].name)
+            to[Self.slot(of: from[slot].name, hash, in: to)] = from[slot]
+        }
+        pages[page].count += pages[buddy].count
+        pages[page].depth -= 1
+        pages[page].prefix >>= 1
+        pages[page].isDirty = true
+        point(to: page)
+        dropPage(buddy)
+    }
+
+    private mutating func dropPage(_ page: Int) {
+        if !pages[page].reference.isHole { abandoned.append(pages[page].reference) }
+        if pages[page].frozen >= 0 { frozenPages[Int(pages[page].frozen)] = -1 }
+        pages[page].entries.deallocate()
+        let last = pages.count - 1
+        if page != last {
+            pages[page] = pages[last]
+            if pages[page].frozen >= 0 { frozenPages[Int(pages[page].frozen)] = Int32(page) }
+            point(to: page)
+        }
+        pages.removeLast()
+    }
+}
+
+/// To and from the store.
+extension ForwardTable {
+    /// For a checkpoint: the places of pages that are needed no more.
+    mutating func takeAbandoned() -> [BlockReference] {
+        defer { abandoned = [] }
+        return abandoned
+    }
+
+    /// The page becomes part of the checkpoint that begins now: its old place is returned, its new
+    /// one will be told by `setFrozenReference`.
+    mutating func freeze(_ page: Int) -> BlockReference {
+        defer { pages[page].reference = .hole }
+        pages[page].isDirty = false
+        pages[page].frozen = Int32(frozenPages.count)
+        frozenPages.append(Int32(page))
+        return pages[page].reference
+    }
+
+    mutating func setFrozenReference(_ frozen: Int, _ reference: BlockReference) {
+        let page = Int(frozenPages[frozen])
+        if page >= 0 {
+            pages[page].reference = reference
+        } else {
+            abandoned.append(reference)
+        }
+    }
+
+    /// All pages of the checkpoint have their places.
+    mutating func endFreeze() {
+        for page in frozenPages where page >= 0 { pages[Int(page)].frozen = -1 }
+        frozenPages.removeAll(keepingCapacity: true)
+    }
+
+    /// The page is to be written anew.
+    mutating func touch(_ page: Int) { pages[page].isDirty = true }
+
+    /// Adds a page as it was read. False: it makes no sense.
+    mutating func load(
+        _ content: UnsafeRawPointer, depth pageDepth: Int, prefix: UInt64,
+        reference: BlockReference
+    ) -> Bool {
+        guard pageDepth <= Self.depthLimit,
+            pageDepth == 0 ? prefix == 0 : prefix >> UInt64(pageDepth) == 0
+        else { return false }
+        var page = Page(entries: Self.emptyEntries(), depth: pageDepth, prefix: prefix)
+        page.reference = reference
+        Memory.copy(to: page.entries, from: content, count: blockBytes)
+        for slot in 0..<Self.slots where page.entries[slot].name != 0 {
+            page.count += 1
+            let hash = Self.hash(page.entries[slot].name)
+            if pageDepth > 0, hash >> UInt64(64 - pageDepth) != prefix { page.count = .max / 2 }
+        }
+        guard page.count <= Self.pageLimit else {
+            page.entries.deallocate()
+            return false
+        }
+        pages.append(page)
+        count += page.count
+        return true
+    }
+
+    /// All pages are there. False: they are not those of one table.
+    mutating func finishLoad() -> Bool {
+        guard !pages.isEmpty else { return true }
+        depth = pages.reduce(0) { max($0, $1.depth) }
+        guard depth <= Self.depthLimit else { return false }
+        directory = Array(repeating: .max, count: 1 << depth)
+        var covered = 0
+        for index in pages.indices {
+            point(to: index)
+            covered += 1 << (depth - pages[index].depth)
+        }
+        return covered == directory.count && !directory.contains(.max)
+    }
+
+    /// Calls `body` with each name and place.
+    func forEach(_ body: (BlockAddress, BlockAddress) -> Void) {
+        for page in pages {
+            for slot in 0..<Self.slots where page.entries[slot].name != 0 {
+                body(
+                    BlockAddress(rawValue: page.entries[slot].name),
+                    BlockAddress(rawValue: page.entries[slot].place))
+            }
+        }
+    }
+}

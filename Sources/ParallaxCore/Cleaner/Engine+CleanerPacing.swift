@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// When the cleaner works, and on what.
+extension Engine {
+    /// LIMIT: a victim must have this part of its blocks to give: an eighth when nobody waits,
+    /// a sixteenth when somebody does. Below that it costs more than it brings.
+    private func worthwhileDead(isPressed: Bool) -> Int {
+        superblock.extentBlocks / (isPressed ? 16 : 8)
+    }
+
+    /// Free slots of the store below which cleaning begins.
+    package var cleaningThreshold: Int {
+        let share = Int(superblock.slotCount) * configuration.cleaningPermille / 1000
+        return max(share, 2 + 2 * Int(superblock.streamCount))
+    }
+
+    /// The host tells how many slots of the store are free.
+    package mutating func noteFreeSlots(_ count: Int) { cleaner.pacing.freeSlots = count }
+
+    /// Cleans until so many slots of the store are free, or nothing is left that is worth it.
+    package mutating func requestCleaning(untilFreeSlots goal: Int) {
+        cleaner.pacing.goal = goal
+        cleaner.pacing.goalRounds = 0
+        cleaner.pacing.hopelessAt = nil
+    }
+
+    /// Whether a cleaning that was asked for is going on.
+    package var isCleaningToGoal: Bool { cleaner.pacing.goal != nil }
+
+    /// For each chunk that goes into the log: how many blocks of victims may be read for it.
+    mutating func earnCredit(blocks: Int) {
+        let threshold = cleaningThreshold
+        let free = cleaner.pacing.freeSlots
+        guard free < threshold else { return }
+        // At a third below the threshold as much is cleaned as is written: a victim that is half
+        // dead makes room for half of what is read.
+        let lack = threshold - free
+        let dead = max(1, deadShareOfVictims)
+        let gain = blocks * 1000 * (3 * lack + threshold) / (2 * threshold * dead)
+        cleaner.pacing.credit = min(
+            cleaner.pacing.credit + gain, 2 * threshold * superblock.extentBlocks)
+    }
+
+    /// What part of a victim's blocks cleaning gives back, in thousandths, roughly: as the whole
+    /// store has them.
+    private var deadShareOfVictims: Int {
+        let blocks = max(1, forest.extents.count * superblock.extentBlocks)
+        return max(100, 1000 - 1000 * forest.extents.liveTotal / blocks)
+    }
+
+    /// Whether the next read or write may begin.
+    var mayClean: Bool {
+        let pacing = cleaner.pacing
+        if pacing.isUrgent || pacing.goal != nil { return true }
+        // What has been begun is ended, so that its victims can be given back.
+        if cleaner.phase != .idle { return pacing.credit > 0 || requests.usedCount == 0 }
+        return pacing.credit > 0 && pacing.freeSlots < cleaningThreshold
+    }
+
+    /// Looks whether those who wait, or who have asked, have got what they wanted.
+    mutating func settlePacing() {
+        if cleaner.pacing.isUrgent, !isWaitingForSpace { endUrgency() }
+        if let goal = cleaner.pacing.goal, cleaner.isQuiet, cleaner.pacing.freeSlots >= goal {
+            cleaner.pacing.goal = nil
+        }
+    }
+
+    private mutating func endUrgency() {
+        cleaner.pacing.isUrgent = false
+        cleaner.pacing.urgentRounds = 0
+    }
+
+    /// By cost and benefit: what is dead, weighed with how long it has been left alone, against
+    /// what has to be read and written (Rosenblum and Ousterhout). When somebody waits only the
+    /// first counts.
+    mutating func chooseVictims() -> [ExtentNumber] {
+        let pacing = cleaner.pacing
+        let isPressed = pacing.isUrgent || pacing.goal != nil
+        let dead = worthwhileDead(isPressed: isPressed)
+        var candidates: [(score: Double, number: ExtentNumber, live: Int)] = []
+        for index in 0..<forest.extents.count where isVictim(forest.extents[index], dead) {
+            let extent = forest.extents[index]
+            let share = Double(extent.live) / Double(superblock.extentBlocks)
+            let age =
+                pacing.isUrgent ? 1 : Double(appliedLSN.rawValue - extent.lastLSN.rawValue + 1)
+            candidates.append(((1 - share) / (1 + share) * age, extent.number, Int(extent.live)))
+        }
+        candidates.sort { $0.score > $1.score }
+        // The reserves are for those who wait.
+        let least =
+            pacing.isUrgent
+            ? checkpointReserve + 2 * tableBlocks : blocksToLeave(by: .holes) + tableBlocks
+        guard usableBlocks >= least else { return [] }
+        let coldRoom = cleaner.room(extentBlocks: superblock.extentBlocks)
+        // When somebody waits a round ends with a checkpoint: then as much as can be.
+        var room = pacing.isUrgent ? coldRoom : min(coldRoom, cleaner.batchBlocks)
+        var victims: [ExtentNumber] = []
+        var gain = 0
+        for candidate in candidates {
+            guard candidate.live <= room || (victims.isEmpty && candidate.live <= coldRoom) else {
+                continue
+            }
+            victims.append(candidate.number)
+            room -= candidate.live
+            gain += superblock.extentBlocks - candidate.live
+            if room <= 0 || victims.count == Self.victimsPerRound { break }
+        }
+        // What a round brings must pay for its checkpoint: see `cleaningReserve`.
+        return gain >= 4 * tableBlocks ? victims : []
+    }
+
+    private static let victimsPerRound = 16
+
+    /// Sealed, all of its chunks applied, and something in it: what is empty needs no cleaning.
+    private func isVictim(_ extent: ExtentTable.Extent, _ least: Int) -> Bool {
+        extent.state == .sealed && extent.live > 0 && !extent.isPinned
+            && extent.lastLSN <= appliedLSN
+            && superblock.extentBlocks - Int(extent.live) >= least
+    }
+
+    /// Whether cleaning may give somebody who waits an extent: there must be more to gain than one
+    /// extent and the checkpoints around it take.
+    private var mayGainByCleaning: Bool {
+        guard !cleaner.isBroken, !isWindingDown else { return false }
+        if let live = cleaner.pacing.hopelessAt {
+            guard forest.extents.liveTotal + superblock.extentBlocks / 16 < live else {
+                return false
+            }
+        }
+        if cleaner.phase != .idle { return true }
+        let least = worthwhileDead(isPressed: true)
+        var gain = 0
+        for index in 0..<forest.extents.count where isVictim(forest.extents[index], least) {
+            let live = Int(forest.extents[index].live)
+            gain += superblock.extentBlocks - live - superblock.extentBlocks / 64
+        }
+        return gain > superblock.extentBlocks + 2 * tableBlocks
+    }
+
+    /// Somebody waits for space that only cleaning can give. False: it cannot.
+    mutating func cleanForWaiting() -> Bool {
+        guard mayGainByCleaning else { return false }
+        cleaner.pacing.hopelessAt = nil
+        cleaner.pacing.isUrgent = true
+        guard cleaner.phase == .idle, chooseVictims().isEmpty else { return true }
+        giveUpUrgency()
+        return false
+    }
+
+    mutating func noteNothingToClean() {
+        if cleaner.pacing.isUrgent { giveUpUrgency() }
+        if hasEmptyExtents, cleaner.pacing.goal != nil, changesSinceFreeze > 0 {
+            checkpoint.isWanted = true
+        } else if checkpoint.phase == .idle, releasing.isEmpty, grace.isEmpty {
+            cleaner.pacing.goal = nil
+        }
+        cleaner.pacing.credit = min(cleaner.pacing.credit, 0)
+    }
+
+    private mutating func giveUpUrgency() {
+        cleaner.pacing.hopelessAt = forest.extents.liveTotal
+        endUrgency()
+    }
+
+    /// LIMIT: rounds after which those who wait are told that the store is full.
+    private var urgentRoundLimit: Int { 16 + 2 * forest.extents.count }
+
+    mutating func noteRoundFinished() {
+        counters.cleanerRounds += 1
+        if cleaner.pacing.isUrgent {
+            cleaner.pacing.urgentRounds += 1
+            if cleaner.pacing.urgentRounds > urgentRoundLimit { giveUpUrgency() }
+        }
+        if cleaner.pacing.goal != nil {
+            cleaner.pacing.goalRounds += 1
+            if cleaner.pacing.goalRounds > urgentRoundLimit { cleaner.pacing.goal = nil }
+        }
+        guard hasEmptyExtents else { return }
+        if cleaner.pacing.isUrgent {
+            checkpoint.isNeeded = true
+        } else if cleaner.pacing.goal != nil || cleaner.pacing.freeSlots < cleaningThreshold / 2
+            || bytesSinceCheckpoint >= configuration.checkpointLogBytes / 8
+        {
+            checkpoint.isWanted = true
+        }
+    }
+}

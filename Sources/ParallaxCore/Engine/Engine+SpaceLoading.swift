@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Reading what a checkpoint keeps of the space. The pages are at the places that the tables say:
+/// the cleaner does not move them.
+extension Engine {
+    mutating func loadSpace(
+        _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) {
+        guard cleaner.load(tables.cold, extents: &forest.extents) else {
+            throw Self.damaged("the cold extents of shard \(root.stream) make no sense")
+        }
+        try loadForwards(tables, root, medium: medium)
+        try loadLiveBits(tables, root, medium: medium)
+    }
+
+    private mutating func loadForwards(
+        _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) {
+        let blocks = try readBlocks(
+            tables.forwardPages.map(\.reference), root, medium: medium)
+        for (index, page) in tables.forwardPages.enumerated() {
+            guard
+                forest.forwards.load(
+                    blocks.base + index * blockBytes, depth: page.depth, prefix: page.prefix,
+                    reference: page.reference)
+            else { throw Self.damaged("the forwards of shard \(root.stream) make no sense") }
+        }
+        guard forest.forwards.finishLoad() else {
+            throw Self.damaged("the forwards of shard \(root.stream) are incomplete")
+        }
+    }
+
+    private mutating func loadLiveBits(
+        _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) {
+        let blocks = try readBlocks(tables.livePages.map(\.reference), root, medium: medium)
+        for (index, entry) in tables.livePages.enumerated() {
+            guard entry.page < forest.extents.livePages.references.count else {
+                throw Self.damaged("shard \(root.stream) has live bits outside the store")
+            }
+            forest.extents.livePages.setReference(entry.page, entry.reference)
+            forest.extents.loadLivePage(entry.page, from: blocks.base + index * blockBytes)
+        }
+        for entry in tables.livePages {
+            guard forest.extents.loadPlace(ofLivePage: entry.reference.address) else {
+                throw Self.damaged("the live bits of shard \(root.stream) lead nowhere")
+            }
+        }
+        if let extent = forest.extents.inconsistentExtent {
+            throw Self.damaged(
+                "the live bits of extent \(extent.rawValue) are not as many as its live blocks")
+        }
+    }
+}
