@@ -20,7 +20,7 @@ struct FormatTests {
         Self.superblock.encode(to: block.base)
         #expect(word(block, 0) == Superblock.magic)
         #expect(String(decoding: block.bytes.prefix(8), as: UTF8.self) == "PARALLAX")
-        #expect(half(block, 8) == 2)
+        #expect(half(block, 8) == 3)
         #expect(half(block, 12) == 4096)
         #expect(word(block, 40) == Self.uuid.high)
         #expect(word(block, 48) == Self.uuid.low)

@@ -301,10 +301,10 @@ extension ExtentTable {
         larger.update(from: entries, count: count)
         entries.deallocate()
         entries = larger
-        indexOfSlot += Array(repeating: -1, count: slotCount - capacity)
         capacity = slotCount
         indexOf = IntegerMap(capacity: slotCount)
-        for index in 0..<count { indexOf.insert(entries[index].number.rawValue, UInt32(index)) }
+        while indexOfSlot.count < slotCount { indexOfSlot.append(-1) }
         livePages.grow(slotCount: slotCount)
+        for index in 0..<count { indexOf.insert(entries[index].number.rawValue, UInt32(index)) }
     }
 }

@@ -271,12 +271,12 @@ extension Engine {
         statistics.nodeFramesUsed = forest.cache.frameCount - forest.cache.freeCount
         statistics.dirtyNodes = forest.cache.dirtyCount
         statistics.requestsInFlight = requests.usedCount
-        addSpace(to: &statistics)
         statistics.forwardedBlocks = forest.forwards.count
         statistics.isCleanerBroken = cleaner.isBroken
         statistics.isCleaning = !cleaner.isQuiet
         statistics.isCleaningUrgent = cleaner.pacing.isUrgent
         statistics.liveBlocks = UInt64(forest.extents.liveTotal)
+        addSpace(to: &statistics)
         return statistics
     }
 

@@ -56,15 +56,6 @@ package struct EngineStatistics: Sendable {
     package var requestsInFlight = 0
     /// Nodes of deleted versions that could not be read: what only they name is not given back.
     package var nodesPassedOver: UInt64 = 0
-    /// Blocks behind the log's head in its extent, and behind the cleaner's in its own: nothing is
-    /// in them yet.
-    package var logRoomBlocks: UInt64 = 0
-    /// Blocks that guests' writes leave free for deletions and checkpoints.
-    package var reservedBlocks: UInt64 = 0
-    /// Whether the blocks of a deleted version or VDI are being given back.
-    package var isReclaiming = false
-    /// Deleted versions and VDIs that wait for that, the one under way not counted.
-    package var reclaimsWaiting = 0
     /// The cleaner: victims gone through, rounds, blocks moved, bytes read and written, blocks that
     /// were damaged and stay where they are.
     package var cleanedExtents: UInt64 = 0
@@ -80,6 +71,14 @@ package struct EngineStatistics: Sendable {
     package var isCleaningUrgent = false
     /// Its reads or writes failed; it rests until the next start.
     package var isCleanerBroken = false
+    /// Blocks behind the log's head in its extent: nothing is in them yet.
+    package var logRoomBlocks: UInt64 = 0
+    /// Blocks that guests' writes leave free for deletions and checkpoints.
+    package var reservedBlocks: UInt64 = 0
+    /// Whether the blocks of a deleted version or VDI are being given back.
+    package var isReclaiming = false
+    /// Deleted versions and VDIs that wait for that, the one under way not counted.
+    package var reclaimsWaiting = 0
 
     package init() {}
 }
