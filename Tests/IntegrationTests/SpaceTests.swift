@@ -249,7 +249,10 @@ import Testing
         let full = try Command.run(["qemu-io", "-f", "raw", "-c", "write -P 6 1M 64M", uri])
         #expect("\(full)".contains("No space left on device"), "\(full)")
         try Command.succeed(["qemu-io", "-f", "raw", "-c", "read -P 5 0 1M", uri])
-        try Command.succeed(["qemu-io", "-f", "raw", "-c", "discard 1M 64M", uri])
+        // What was full a moment ago may have to be cleaned first.
+        try waitUntil("the discard is refused") {
+            try Command.run(["qemu-io", "-f", "raw", "-c", "discard 1M 64M", uri]).succeeded
+        }
         let refused = try daemon.status().shards[0].space.refusedRequests
         #expect(refused > 0)
         let metrics = try daemon.client.exchange("GET", "/metrics").body

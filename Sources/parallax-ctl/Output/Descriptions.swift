@@ -57,7 +57,7 @@ enum Descriptions {
         table.add(["snapshots", String(status.snapshotCount)])
         table.add(["daemon", "\(status.version), pid \(status.processIdentifier)"])
         return table.text + "\n" + shards(status.shards) + "\n" + spaces(status) + "\n"
-            + cleaners(status.shards) + missing(status.missing)
+            + cleaners(status) + missing(status.missing)
     }
 
     private static func shards(_ shards: [ShardDescription]) -> String {
