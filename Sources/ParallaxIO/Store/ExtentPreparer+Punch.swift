@@ -10,6 +10,13 @@ internal import ParallaxCore
 // under way takes a few milliseconds.
 
 extension ExtentPreparer.State {
+    /// Those who wait for more slots than there are (I3): the store is full.
+    mutating func takeHopeless() -> [ExtentPreparer.Reply] {
+        guard !waiting.isEmpty, !isHolding, allocator.freeCount == 0 else { return [] }
+        defer { waiting = [] }
+        return waiting
+    }
+
     /// A free slot to work with. One with blocks is used as it is, and the newest of those first:
     /// the others are on their way back to the file system. Else the lowest.
     mutating func takeFreeSlot() -> ExtentSlot? {

@@ -27,7 +27,8 @@ internal import Synchronization
 ///
 /// May be used from any thread. Invariants: I1 a slot is in exactly one of: the allocator, `ready`,
 /// the thread's hands, a shard's hands. I2 `backed` names slots that are in the allocator, each
-/// once, those that have been free for longest first.
+/// once, those that have been free for longest first. I3 somebody waits only while there is a free
+/// slot, or one in the thread's hands.
 package final class ExtentPreparer: Sendable {
     package typealias Reply = @Sendable (ExtentSlot?) -> Void
 
@@ -92,11 +93,13 @@ package final class ExtentPreparer: Sendable {
 
     /// Every look at the state and every change of it.
     func update<Result>(_ body: (inout State) -> Result) -> Result {
-        state.withLock { state in
+        let (result, hopeless) = state.withLock { state in
             let result = body(&state)
             freeSlots.store(state.allocator.freeCount + state.ready.count, ordering: .relaxed)
-            return result
+            return (result, state.takeHopeless())
         }
+        for reply in hopeless { reply(nil) }
+        return result
     }
 
     /// Starts the thread. Without it slots come unprepared.
