@@ -187,6 +187,55 @@ import Testing
         #expect(try readFileSize(daemon.store) == 96 << 20)
     }
 
+    @Test("what is dead among what lives becomes free, by hand and by itself, and nothing is lost")
+    func cleaning() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "64M"
+        options.extentSize = "1M"
+        options.shards = 1
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1G")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        // 40 MiB of which every second piece dies: every extent is half dead.
+        let pieces = 320
+        let write = { (disk: inout BlockDriver, number: Int, byte: UInt8) in
+            try disk.writeBlocking(
+                sector: UInt64(number) * 256, [UInt8](repeating: byte, count: 128 << 10))
+        }
+        for number in 0..<pieces { try write(&disk, number, UInt8(number % 250 + 1)) }
+        for number in stride(from: 0, to: pieces, by: 2) {
+            try disk.discard(sector: UInt64(number) * 256, sectorCount: 256)
+        }
+        let before = try daemon.status()
+        #expect(before.store.deadBytes > 15 << 20, "\(before.store)")
+        let cleaned = try daemon.ctl("store", "clean", "--until", "45%")
+        #expect(cleaned.contains("extents cleaned"))
+        let after = try daemon.status()
+        #expect(after.store.freeBytes * 100 >= 45 * 63 << 20, "\(after.store)")
+        #expect(after.shards[0].cleaner.cleanedExtents > 0)
+        #expect(after.shards[0].cleaner.movedBytes > 1 << 20)
+        let refused = try daemon.run("store", "clean", "--until", "99%")
+        #expect(refused.code == 1 && refused.errors.contains("cannot be made free"), "\(refused)")
+        #expect(try daemon.run("store", "clean", "--until", "101%").code == 64)
+        for number in stride(from: 1, to: pieces, by: 2) {
+            let bytes = try disk.readBlocking(sector: UInt64(number) * 256, byteCount: 128 << 10)
+            #expect(Set(bytes) == [UInt8(number % 250 + 1)], "piece \(number)")
+        }
+
+        // Three times the store goes through it, by pieces that are spread over all extents.
+        for round in 0..<1536 {
+            try write(&disk, (round * 37 % (pieces / 2)) * 2, UInt8(round % 200 + 1))
+        }
+        try daemon.kill()
+        try daemon.start()
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        for number in stride(from: 1, to: pieces, by: 2) {
+            let bytes = try disk.readBlocking(sector: UInt64(number) * 256, byteCount: 128 << 10)
+            #expect(Set(bytes) == [UInt8(number % 250 + 1)], "piece \(number) after the crash")
+        }
+    }
+
     @Test("an NBD client of a full store is told that there is no space, and can read on")
     func fullNBD() throws {
         var options = DaemonHarness.Options()
@@ -200,7 +249,10 @@ import Testing
         let full = try Command.run(["qemu-io", "-f", "raw", "-c", "write -P 6 1M 64M", uri])
         #expect("\(full)".contains("No space left on device"), "\(full)")
         try Command.succeed(["qemu-io", "-f", "raw", "-c", "read -P 5 0 1M", uri])
-        try Command.succeed(["qemu-io", "-f", "raw", "-c", "discard 1M 64M", uri])
+        // What was full a moment ago may have to be cleaned first.
+        try waitUntil("the discard is refused") {
+            try Command.run(["qemu-io", "-f", "raw", "-c", "discard 1M 64M", uri]).succeeded
+        }
         let refused = try daemon.status().shards[0].space.refusedRequests
         #expect(refused > 0)
         let metrics = try daemon.client.exchange("GET", "/metrics").body

@@ -63,6 +63,10 @@ import Testing
             ("GET", "/v1/store/grow", "", 405, "POST"),
             ("POST", "/v1/store/shrink", "{}", 404, "not_found"),
             ("POST", "/v1/store/grow", "", 400, "no body"),
+            ("GET", "/v1/store/clean", "", 405, "POST"),
+            ("POST", "/v1/store/clean", #"{"until":20}"#, 400, "not known"),
+            ("POST", "/v1/store/clean", #"{"until_percent":0}"#, 400, "cannot be free"),
+            ("POST", "/v1/store/clean", #"{"until_percent":101}"#, 400, "cannot be free"),
             ("POST", "/v1/store/grow", #"{"size":1}"#, 400, "not known"),
             ("POST", "/v1/store/grow", #"{"size_bytes":4096}"#, 400, "cannot shrink"),
         ]

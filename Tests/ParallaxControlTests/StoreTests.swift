@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-import ParallaxBlockd
 import ParallaxControl
+import Synchronization
 import Testing
+
+@testable import ParallaxBlockd
 
 /// What the control plane says of the store as a whole.
 @Suite struct StoreTests {
@@ -57,6 +59,26 @@ import Testing
             #expect(metrics.contains(line + "\n"), "\(line)")
         }
         await daemon.stop()
+    }
+
+    @Test("a cleaning begins with its goal, and the metrics tell of the cleaner")
+    func cleaning() async throws {
+        let goals = Mutex<[UInt64?]>([])
+        var runtime = TestDaemon.runtime([FakeShard(index: 0)])
+        runtime.clean = { percent in goals.withLock { $0.append(percent) } }
+        let directory = try TemporaryDirectory()
+        let plane = ControlPlane(
+            runtime: runtime, configuration: try TestDaemon.configuration(in: directory),
+            log: .silent)
+        try await plane.load()
+        try await plane.cleanStore(CleanStoreRequest(untilPercent: 20))
+        try await plane.cleanStore(CleanStoreRequest(untilPercent: nil))
+        #expect(goals.withLock { $0 } == [20, nil])
+        let metrics = Metrics.text(
+            status: try await plane.status(), vdis: [], counters: await plane.counters)
+        #expect(metrics.contains(#"parallax_cleaning{shard="0"} 0"#))
+        #expect(metrics.contains(#"parallax_cleaner_moved_bytes_total{shard="0"} 0"#))
+        await plane.shutDown()
     }
 
     private func store(percent: UInt64, problem: String? = nil) -> StoreStatus {

@@ -131,6 +131,25 @@ struct ExtentPreparerTests {
         }
     }
 
+    @Test("of more who can wait than there are slots, the rest are told at once that it is full")
+    func morePatientThanSlots() throws {
+        for slots in [1, 3] {
+            try withPreparer(slots: slots, ready: 2) { preparer, _ in
+                try preparer.start()
+                let answers = Mutex<[UInt32?]>([])
+                for _ in 0..<slots + 4 {
+                    preparer.requestSlot(canWait: true) { slot in
+                        answers.withLock { $0.append(slot?.rawValue) }
+                    }
+                }
+                try waitUntil { answers.withLock { $0.count } == slots + 4 }
+                let given = answers.withLock { $0.compactMap(\.self) }
+                #expect(Set(given) == Set(0..<UInt32(slots)))
+                #expect(given.count == slots)
+            }
+        }
+    }
+
     @Test("who can wait gets a slot all the same when the log is in a hurry")
     func hurry() throws {
         try withPreparer(slots: 40, ready: 1) { preparer, _ in
@@ -210,12 +229,12 @@ struct ExtentPreparerTests {
             }
             #expect(backedSlots(store, of: 12) == Array(0..<10))
             try preparer.start()
-            // 9 stays in use.
-            for slot in slots.dropLast() { preparer.releaseSlot(slot) }
-            try waitUntil { preparer.status.punchedBytes >= UInt64(5 * Self.extentBytes) }
             try waitUntil { preparer.status.readyCount == 2 }
+            // 9 stays in use, 10 and 11 are ready.
+            for slot in slots.dropLast() { preparer.releaseSlot(slot) }
+            try waitUntil { preparer.status.punchedBytes == UInt64(7 * Self.extentBytes) }
             let backed = backedSlots(store, of: 12)
-            #expect(backed.contains(9))
+            #expect(backed.suffix(3) == [9, 10, 11])
             #expect(backed.count == 5, "\(backed)")
             let memory = try AlignedMemory(byteCount: Self.extentBytes)
             try store.read(at: Self.offset(of: 9), into: memory.bytes)

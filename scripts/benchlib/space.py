@@ -12,8 +12,8 @@ from benchlib.tools import Failure, ThreadTimes, fill, say, written_bytes
 DEPTHS = (1, 32)
 # A steady state: the write amplification of so many windows in a row is within this share.
 STEADY_WINDOWS, STEADY_SHARE = 3, 0.1
-# Room for what the load writes where nothing has to be cleaned.
-ROOM = 3
+# Room for what the load writes where nothing has to be cleaned, in stores.
+ROOM = 1.5
 BLOCK = 4096
 
 
@@ -57,7 +57,7 @@ def overwrite(context, sizes, zipf=None):
         return lambda *arguments, **options: server.load(
             "disk", *arguments, zipf=zipf, seed=time.monotonic_ns() % 1000000, **options)
 
-    roomy = filled_store(context, "roomy", sizes.disk + ROOM * sizes.store, sizes.disk)
+    roomy = filled_store(context, "roomy", sizes.disk + int(ROOM * sizes.store), sizes.disk)
     rows = {"with room": overwrite_at_depths(roomy, load_of(roomy), sizes.runtime)}
     roomy.discard()
 
@@ -114,7 +114,7 @@ def measure_deletion(context, sizes):
     """Snapshots under a random load, deleted all at once: when their blocks are given back, and
     when whole extents are free again."""
     disk = min(sizes.disk, 2 * GIB)
-    server = filled_store(context, "deletion", disk + ROOM * sizes.store, disk)
+    server = filled_store(context, "deletion", disk + int(ROOM * sizes.store), disk)
     server.restart()
     before = server.status["store"]
     rate = 50

@@ -118,6 +118,23 @@ enum Metrics {
                 "parallax_nodes_passed_over_total", "Nodes of deletions that could not be read.",
                 \.space.nodesPassedOver
             ),
+            (
+                "parallax_cleaned_extents_total", "Extents that the cleaner has emptied.",
+                \.cleaner.cleanedExtents
+            ),
+            (
+                "parallax_cleaner_moved_bytes_total", "Live bytes that it has moved.",
+                \.cleaner.movedBytes
+            ),
+            ("parallax_cleaner_read_bytes_total", "Bytes that it has read.", \.cleaner.readBytes),
+            (
+                "parallax_cleaner_written_bytes_total", "Bytes that it has written.",
+                \.cleaner.writtenBytes
+            ),
+            (
+                "parallax_cleaner_damaged_blocks_total", "Blocks that it could not move.",
+                \.cleaner.damagedBlocks
+            ),
         ]
     }
 
@@ -137,6 +154,19 @@ enum Metrics {
                 \.space.reclaimsWaiting
             ),
             ("parallax_reclaiming", "1 while one is given back.", \.reclaimingCount),
+            ("parallax_cleaning", "1 while the cleaner works.", \.cleaningCount),
+            (
+                "parallax_cleaner_urgent", "1 while writes wait for the cleaner.",
+                \.cleanerUrgentCount
+            ),
+            (
+                "parallax_cleaner_broken", "1 when it rests because its I/O failed.",
+                \.cleanerBrokenCount
+            ),
+            (
+                "parallax_forwarded_blocks", "Blocks known by another address than their place.",
+                \.cleaner.forwardedBlocks
+            ),
         ]
     }
 
@@ -181,4 +211,7 @@ enum Metrics {
 
 extension ShardDescription {
     fileprivate var reclaimingCount: UInt64 { space.reclaiming ? 1 : 0 }
+    fileprivate var cleaningCount: UInt64 { cleaner.active ? 1 : 0 }
+    fileprivate var cleanerUrgentCount: UInt64 { cleaner.urgent ? 1 : 0 }
+    fileprivate var cleanerBrokenCount: UInt64 { cleaner.broken ? 1 : 0 }
 }

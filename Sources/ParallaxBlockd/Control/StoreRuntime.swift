@@ -10,6 +10,9 @@ package struct StoreRuntime: Sendable {
     /// Makes the store larger while it is used; nil: as large as its block device is now. One at a
     /// time. Failures are `ControlError`.
     package var grow: @Sendable (UInt64?) async throws -> StoreIdentity
+    /// Makes the cleaner work until so many percent of the store are free, or nothing is left that is
+    /// worth it (nil: only that). Returns when it has begun.
+    package var clean: @Sendable (UInt64?) async throws -> Void
     /// Of a store in a file; nil for a block device. From any thread, at any time.
     package var hostSpace: @Sendable () -> HostSpace?
     /// Called once, after every shard has shut down: gives the store's lock back.
@@ -18,12 +21,14 @@ package struct StoreRuntime: Sendable {
     package init(
         identity: StoreIdentity, shards: [any ShardControl],
         grow: @escaping @Sendable (UInt64?) async throws -> StoreIdentity,
+        clean: @escaping @Sendable (UInt64?) async throws -> Void = { _ in },
         hostSpace: @escaping @Sendable () -> HostSpace? = { nil },
         close: @escaping @Sendable () async -> Void
     ) {
         self.identity = identity
         self.shards = shards
         self.grow = grow
+        self.clean = clean
         self.hostSpace = hostSpace
         self.close = close
     }

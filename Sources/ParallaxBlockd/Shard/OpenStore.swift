@@ -42,7 +42,9 @@ func openStore(
         file: file, superblock: opened.superblock, pool: pool, shards: starts.map(\.handle))
     return StoreRuntime(
         identity: grower.identity, shards: starts.map(\.handle),
-        grow: { try await grower.grow(to: $0) }, hostSpace: { grower.hostSpace },
+        grow: { try await grower.grow(to: $0) },
+        clean: { try await grower.clean(untilFreePercent: $0) },
+        hostSpace: { grower.hostSpace },
         close: { [threads = starts.map(\.thread)] in
             for thread in threads { thread.join() }
             pool.stop()

@@ -59,6 +59,10 @@ extension Shard where ShardReactor: ~Copyable {
             engine.grow(to: superblock)
             reply.resume()
         case .freeSpace: engine.noteFreeSpace()
+        case .clean(let goal, let reply):
+            engine.noteFreeSlots(pool.freeSlotCount)
+            engine.requestCleaning(untilFreeSlots: goal)
+            reply.resume()
         }
     }
 
@@ -94,7 +98,25 @@ extension Shard where ShardReactor: ~Copyable {
         status.deviceErrors = statistics.deviceErrors
         status.checksumErrors = statistics.checksumFailures
         status.space = space(statistics)
+        status.cleaner = cleaner(statistics)
         return status
+    }
+
+    private func cleaner(_ statistics: EngineStatistics) -> CleanerDescription {
+        var cleaner = CleanerDescription()
+        cleaner.active = statistics.isCleaning
+        cleaner.asked = engine.isCleaningToGoal
+        cleaner.urgent = statistics.isCleaningUrgent
+        cleaner.broken = statistics.isCleanerBroken
+        cleaner.rounds = statistics.cleanerRounds
+        cleaner.cleanedExtents = statistics.cleanedExtents
+        cleaner.movedBytes = statistics.movedBlocks * UInt64(blockBytes)
+        cleaner.readBytes = statistics.cleanerReadBytes
+        cleaner.writtenBytes = statistics.cleanerWrittenBytes
+        cleaner.damagedBlocks = statistics.cleanerDamagedBlocks
+        cleaner.forwardedBlocks = UInt64(statistics.forwardedBlocks)
+        cleaner.startsBelowBytes = UInt64(engine.cleaningThreshold) * engine.superblock.extentBytes
+        return cleaner
     }
 
     private func space(_ statistics: EngineStatistics) -> SpaceDescription {

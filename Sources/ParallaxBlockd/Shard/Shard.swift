@@ -229,6 +229,7 @@ extension Shard where ShardReactor: ~Copyable {
             engine.noteFreeSlots(status.freeCount + status.readyCount)
         }
         while let slot = engine.takeReleasedSlot() { pool.releaseSlot(slot) }
+        engine.noteFreeSlots(pool.freeSlotCount)
         while engine.wantedExtents > 0 {
             engine.noteExtentRequested()
             pool.requestSlot(canWait: !engine.needsExtentNow) { [mailbox] slot in

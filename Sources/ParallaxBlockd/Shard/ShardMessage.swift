@@ -40,6 +40,8 @@ enum ShardMessage: Sendable {
     case grow(Superblock, ShardReply<Void>)
     /// The allocator has slots again.
     case freeSpace
+    /// Clean until so many slots of the store are free, or nothing is left that is worth it.
+    case clean(untilFreeSlots: Int, ShardReply<Void>)
 }
 
 extension Mailbox {
@@ -120,6 +122,10 @@ struct ShardHandle: ShardControl {
     func grow(to superblock: Superblock) async throws { try await ask { .grow(superblock, $0) } }
 
     func noteFreeSpace() { mailbox.post(.freeSpace) }
+
+    func clean(untilFreeSlots goal: Int) async throws {
+        try await ask { .clean(untilFreeSlots: goal, $0) }
+    }
 
     func shutdown() async {
         // The shard always answers; it has nothing to throw.

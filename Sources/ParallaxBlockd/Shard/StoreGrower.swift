@@ -53,6 +53,13 @@ final class StoreGrower: Sendable {
         return identity
     }
 
+    /// Returns when every shard has begun.
+    func clean(untilFreePercent percent: UInt64?) async throws {
+        let count = UInt64(superblock.withLock { $0.slotCount })
+        let goal = percent.map { Int((count * $0 + 99) / 100) } ?? .max
+        for shard in shards { try await shard.clean(untilFreeSlots: goal) }
+    }
+
     private func makeLarger(_ sizeBytes: UInt64?) throws(ControlError) -> Superblock {
         let old = superblock.withLock { $0 }
         guard sizeBytes != nil || file.isBlockDevice else {

@@ -7,4 +7,10 @@ extension ControlClient {
         let request = GrowStoreRequest(sizeBytes: sizeBytes)
         return try decoded(call("POST", "/v1/store/grow", ControlJSON.encode(request)))
     }
+
+    /// Returns when cleaning has begun; nil: until nothing is left that is worth it.
+    package func cleanStore(untilPercent: UInt64?) throws(ControlError) {
+        let request = CleanStoreRequest(untilPercent: untilPercent)
+        _ = try call("POST", "/v1/store/clean", ControlJSON.encode(request))
+    }
 }

@@ -23,6 +23,7 @@ package struct ShardDescription: Codable, Equatable, Sendable {
     package var deviceErrors: UInt64 = 0
     package var checksumErrors: UInt64 = 0
     package var space = SpaceDescription()
+    package var cleaner = CleanerDescription()
 
     package init(index: Int) { self.index = index }
 
@@ -45,5 +46,6 @@ package struct ShardDescription: Codable, Equatable, Sendable {
         case deviceErrors = "device_errors"
         case checksumErrors = "checksum_errors"
         case space
+        case cleaner
     }
 }

@@ -46,3 +46,21 @@ package struct StoreGrowth: Codable, Equatable, Sendable {
         case extentsAdded = "extents_added"
     }
 }
+
+/// The body of `POST /v1/store/clean`.
+package struct CleanStoreRequest: Codable, Sendable {
+    /// Ends when so many percent of the store are free; nil: when nothing is left that is worth it.
+    package var untilPercent: UInt64?
+
+    package init(untilPercent: UInt64?) { self.untilPercent = untilPercent }
+
+    package init(from decoder: any Decoder) throws {
+        try decoder.rejectUnknownFields(CodingKeys.self)
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        untilPercent = try container.decodeIfPresent(UInt64.self, forKey: .untilPercent)
+    }
+
+    enum CodingKeys: String, CodingKey, CaseIterable {
+        case untilPercent = "until_percent"
+    }
+}

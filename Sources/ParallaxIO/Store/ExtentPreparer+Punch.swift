@@ -4,13 +4,19 @@
 internal import CLinux
 internal import Glibc
 internal import ParallaxCore
-internal import Synchronization
 
 // A slot is taken out of the allocator while its hole is punched, so it cannot be handed out
 // meanwhile (I1). Nothing waits for a hole: a slot that is wanted is not punched, and a punch that is
 // under way takes a few milliseconds.
 
 extension ExtentPreparer.State {
+    /// Those who wait for more slots than there are (I3): the store is full.
+    mutating func takeHopeless() -> [ExtentPreparer.Reply] {
+        guard !waiting.isEmpty, !isHolding, allocator.freeCount == 0 else { return [] }
+        defer { waiting = [] }
+        return waiting
+    }
+
     /// A free slot to work with. One with blocks is used as it is, and the newest of those first:
     /// the others are on their way back to the file system. Else the lowest.
     mutating func takeFreeSlot() -> ExtentSlot? {
@@ -31,7 +37,7 @@ extension ExtentPreparer {
         guard let restNanoseconds else { return -1 }
         if survey() { return 0 }
         let now = parallax_monotonic_nanoseconds()
-        let (slot, due): (ExtentSlot?, UInt64?) = state.withLock { state in
+        let (slot, due): (ExtentSlot?, UInt64?) = update { state in
             guard !state.isStopping, !state.cannotPunch, state.waiting.isEmpty,
                 state.backed.count > readyCountMax, let oldest = state.backed.first
             else { return (nil, nil) }
@@ -52,7 +58,7 @@ extension ExtentPreparer {
         let result = parallax_fallocate(
             store.fileDescriptor, PARALLAX_FALLOC_PUNCH_HOLE | PARALLAX_FALLOC_KEEP_SIZE,
             Int64(offset(of: slot)), Int64(extentBytes))
-        let reply: Reply? = state.withLock { state in
+        let reply: Reply? = update { state in
             state.isHolding = false
             if result == 0 {
                 state.punchedBytes += UInt64(extentBytes)
@@ -71,7 +77,7 @@ extension ExtentPreparer {
     /// Finds free slots that were in use before the start. False: it has looked at all of them.
     private func survey() -> Bool {
         for _ in 0..<Self.surveyStep {
-            let (slot, isDone): (ExtentSlot?, Bool) = state.withLock { state in
+            let (slot, isDone): (ExtentSlot?, Bool) = update { state in
                 guard state.surveyedCount < state.allocator.slotCount, !state.isStopping else {
                     return (nil, true)
                 }
@@ -85,7 +91,7 @@ extension ExtentPreparer {
             guard let slot else { continue }
             let isBacked = parallax_range_has_blocks(
                 store.fileDescriptor, offset(of: slot), UInt64(extentBytes))
-            let reply: Reply? = state.withLock { state in
+            let reply: Reply? = update { state in
                 state.isHolding = false
                 if !state.waiting.isEmpty { return state.waiting.removeFirst() }
                 if isBacked == 1 { putBack(slot, &state) } else { state.allocator.release(slot) }

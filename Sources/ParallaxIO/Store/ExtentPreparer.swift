@@ -27,7 +27,8 @@ internal import Synchronization
 ///
 /// May be used from any thread. Invariants: I1 a slot is in exactly one of: the allocator, `ready`,
 /// the thread's hands, a shard's hands. I2 `backed` names slots that are in the allocator, each
-/// once, those that have been free for longest first.
+/// once, those that have been free for longest first. I3 somebody waits only while there is a free
+/// slot, or one in the thread's hands.
 package final class ExtentPreparer: Sendable {
     package typealias Reply = @Sendable (ExtentSlot?) -> Void
 
@@ -60,9 +61,10 @@ package final class ExtentPreparer: Sendable {
     private let firstExtentOffset: UInt64
     let extentBytes: Int
     let readyCountMax: Int
+    private let freeSlots: Atomic<Int>
     /// How long a slot stays free before its blocks go back to the file system; nil: for ever.
     let restNanoseconds: UInt64?
-    let state: Mutex<State>
+    private let state: Mutex<State>
     let wakeUp: Int32
     private let thread: Mutex<ShardThread?>
 
@@ -78,12 +80,27 @@ package final class ExtentPreparer: Sendable {
         self.extentBytes = extentBytes
         self.readyCountMax = readyCountMax
         self.restNanoseconds = store.isBlockDevice ? nil : restNanoseconds
+        freeSlots = Atomic(allocator.freeCount)
         state = Mutex(State(allocator: allocator))
         wakeUp = parallax_eventfd_create(1, 0)
         thread = Mutex(nil)
     }
 
     deinit { close(wakeUp) }
+
+    /// Slots that no shard owns, prepared ones included. Without a lock, and so a moment old.
+    package var freeSlotCount: Int { freeSlots.load(ordering: .relaxed) }
+
+    /// Every look at the state and every change of it.
+    func update<Result>(_ body: (inout State) -> Result) -> Result {
+        let (result, hopeless) = state.withLock { state in
+            let result = body(&state)
+            freeSlots.store(state.allocator.freeCount + state.ready.count, ordering: .relaxed)
+            return (result, state.takeHopeless())
+        }
+        for reply in hopeless { reply(nil) }
+        return result
+    }
 
     /// Starts the thread. Without it slots come unprepared.
     package func start() throws(ShardThreadError) {
@@ -94,10 +111,10 @@ package final class ExtentPreparer: Sendable {
 
     /// Ends the thread, within the time of one small write, and gives prepared slots back.
     package func stop() {
-        state.withLock { $0.isStopping = true }
+        update { $0.isStopping = true }
         wake()
         thread.withLock { $0 }?.join()
-        let waiting = state.withLock { state in
+        let waiting = update { state in
             for slot in state.ready { state.allocator.release(slot) }
             state.ready = []
             defer { state.waiting = [] }
@@ -112,7 +129,7 @@ package final class ExtentPreparer: Sendable {
     /// The slot is prepared if there is such a one, or if the caller `canWait` for it; else it is
     /// only allocated in the file system.
     package func requestSlot(canWait: Bool = false, _ reply: @escaping Reply) {
-        let answer: ExtentSlot?? = state.withLock { state in
+        let answer: ExtentSlot?? = update { state in
             if !state.ready.isEmpty { return .some(state.ready.removeFirst()) }
             let mayCome = state.isHolding || state.allocator.freeCount > 0
             if canWait && hasThread && mayCome && !state.isStopping {
@@ -130,7 +147,7 @@ package final class ExtentPreparer: Sendable {
 
     /// Answers those who wait with unprepared slots: the log needs them now.
     package func hurry() {
-        let rushed: [(Reply, ExtentSlot)] = state.withLock { state in
+        let rushed: [(Reply, ExtentSlot)] = update { state in
             var rushed: [(Reply, ExtentSlot)] = []
             while !state.waiting.isEmpty, let slot = state.takeFreeSlot() {
                 rushed.append((state.waiting.removeFirst(), slot))
@@ -157,7 +174,7 @@ package final class ExtentPreparer: Sendable {
 
     /// Gives a slot back that the log no longer needs.
     package func releaseSlot(_ slot: ExtentSlot) {
-        state.withLock { putBack(slot, &$0) }
+        update { putBack(slot, &$0) }
         wake()
     }
 
@@ -172,13 +189,13 @@ package final class ExtentPreparer: Sendable {
 
     /// The store has more slots now, all of them free.
     package func grow(slotCount: Int) {
-        state.withLock { $0.allocator.grow(slotCount: slotCount) }
+        update { $0.allocator.grow(slotCount: slotCount) }
         wake()
     }
 
     /// Exclusive access to the allocator, for opening and for figures.
     package func withAllocator<Result>(_ body: (inout SlotAllocator) -> Result) -> Result {
-        state.withLock { body(&$0.allocator) }
+        update { body(&$0.allocator) }
     }
 
     package struct Status: Equatable, Sendable {
@@ -194,7 +211,7 @@ package final class ExtentPreparer: Sendable {
     }
 
     package var status: Status {
-        state.withLock { state in
+        update { state in
             Status(
                 freeCount: state.allocator.freeCount, readyCount: state.ready.count,
                 backedCount: state.backed.count, punchedBytes: state.punchedBytes,
@@ -239,11 +256,11 @@ extension ExtentPreparer {
         return parallax_eventfd_read(wakeUp, &ignored) == 0
     }
 
-    private var isStopping: Bool { state.withLock { $0.isStopping } }
+    private var isStopping: Bool { update { $0.isStopping } }
 
     /// The next slot to work on, while more are wanted.
     private func takeFreeSlot() -> ExtentSlot? {
-        state.withLock { state in
+        update { state in
             guard !state.isStopping,
                 state.ready.count < readyCountMax || !state.waiting.isEmpty,
                 let slot = state.takeFreeSlot()
@@ -254,7 +271,7 @@ extension ExtentPreparer {
     }
 
     private func put(_ slot: ExtentSlot) {
-        let reply: Reply? = state.withLock { state in
+        let reply: Reply? = update { state in
             state.isHolding = false
             state.failure = nil
             if !state.waiting.isEmpty { return state.waiting.removeFirst() }
@@ -266,7 +283,7 @@ extension ExtentPreparer {
 
     /// Nobody waits for a slot that cannot be had.
     private func giveBack(_ slot: ExtentSlot, _ failure: MediumError) {
-        let waiting = state.withLock { state in
+        let waiting = update { state in
             state.isHolding = false
             state.failure = failure
             putBack(slot, &state)

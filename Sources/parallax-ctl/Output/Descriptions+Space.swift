@@ -38,7 +38,7 @@ extension Descriptions {
         return text
     }
 
-    /// One row for each shard. What the cleaner does belongs here too.
+    /// One row for each shard.
     static func spaces(_ status: DaemonStatus) -> String {
         let header = [
             "SHARD", "EXTENTS", "LIVE", "DEAD", "RESERVED", "DELETING", "UNREADABLE", "REFUSED",
@@ -54,5 +54,32 @@ extension Descriptions {
             ])
         }
         return table.text
+    }
+
+    /// What the cleaner does and why, and what it has done.
+    static func cleaners(_ status: DaemonStatus) -> String {
+        let header = ["SHARD", "CLEANED", "MOVED", "READ", "WRITTEN", "FORWARDED", "CLEANER"]
+        var table = Table(header: header, rightAligned: Set(0..<header.count - 1))
+        for shard in status.shards {
+            let cleaner = shard.cleaner
+            table.add([
+                String(shard.index), String(cleaner.cleanedExtents),
+                ByteSize.format(cleaner.movedBytes), ByteSize.format(cleaner.readBytes),
+                ByteSize.format(cleaner.writtenBytes), String(cleaner.forwardedBlocks),
+                state(cleaner, freeBytes: status.store.freeBytes),
+            ])
+        }
+        return table.text
+    }
+
+    private static func state(_ cleaner: CleanerDescription, freeBytes: UInt64) -> String {
+        if cleaner.broken { return "rests: its I/O failed, see the daemon's log" }
+        if cleaner.urgent { return "works: writes wait for space" }
+        if cleaner.asked { return "works: it was asked to" }
+        let threshold = ByteSize.format(cleaner.startsBelowBytes)
+        if cleaner.active { return "works: less than \(threshold) is free" }
+        return freeBytes < cleaner.startsBelowBytes
+            ? "rests: nothing to gain, or nothing is written"
+            : "rests: \(threshold) or more is free"
     }
 }

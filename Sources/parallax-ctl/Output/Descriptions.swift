@@ -56,8 +56,8 @@ enum Descriptions {
         table.add(["vdis", "\(status.vdiCount), \(status.attachmentCount) attached"])
         table.add(["snapshots", String(status.snapshotCount)])
         table.add(["daemon", "\(status.version), pid \(status.processIdentifier)"])
-        return table.text + "\n" + shards(status.shards) + "\n" + spaces(status)
-            + missing(status.missing)
+        return table.text + "\n" + shards(status.shards) + "\n" + spaces(status) + "\n"
+            + cleaners(status) + missing(status.missing)
     }
 
     private static func shards(_ shards: [ShardDescription]) -> String {

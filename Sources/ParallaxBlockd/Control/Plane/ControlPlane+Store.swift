@@ -56,4 +56,16 @@ extension ControlPlane {
                 extentsAdded: after.extentCount - before.extentCount)
         }
     }
+
+    /// Sets the cleaner to work; the status says how far it is.
+    package func cleanStore(_ request: CleanStoreRequest) async throws(ControlError) {
+        if let percent = request.untilPercent, !(1...100).contains(percent) {
+            throw ControlError(.invalid, "\(percent) % cannot be free; give 1 to 100 percent")
+        }
+        try await changing([Self.storeLock]) {
+            try await runtime.clean(request.untilPercent)
+            let goal = request.untilPercent.map { "\($0) % free" } ?? "all that is worth it"
+            log.info("cleaning was asked for", metadata: ["goal": "\(goal)"])
+        }
+    }
 }
