@@ -142,3 +142,14 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// The fuzz targets need libFuzzer's main: scripts/fuzz builds them, in a folder of their own.
+if Context.environment["PARALLAX_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "parallax-fuzz",
+            dependencies: [
+                "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ParallaxCore", "CLinux",
+            ],
+            path: "Fuzz/parallax-fuzz", swiftSettings: swift))
+}

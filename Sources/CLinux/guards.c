@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-#define GUARDS_MAX 4096
+#define GUARDS_MAX 32768
 
 // `start` is written last and cleared first; the handler, which any thread may be in, skips a
 // guard whose start is 0.

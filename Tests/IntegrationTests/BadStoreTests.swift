@@ -83,9 +83,9 @@ import Testing
     func otherVersion(copy: Int) throws {
         let daemon = try DaemonHarness()
         // The other copy may still be old: the upgrade was cut off between the two.
-        try patchSuperblock(daemon, copy: copy, at: 8, [3, 0, 0, 0])
+        try patchSuperblock(daemon, copy: copy, at: 8, [99, 0, 0, 0])
         try expectRefusal(daemon, "newer program")
-        try patchSuperblock(daemon, copy: 1 - copy, at: 8, [3, 0, 0, 0])
+        try patchSuperblock(daemon, copy: 1 - copy, at: 8, [99, 0, 0, 0])
         try expectRefusal(daemon, "newer program")
     }
 

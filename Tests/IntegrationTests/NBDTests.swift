@@ -236,4 +236,72 @@ import Testing
             received += count
         }
     }
+
+    /// qemu-io with a client that looks for its server again, fed a command at a time: two at once
+    /// would wait for each other in its buffer.
+    private final class PatientClient {
+        private let process: ChildProcess
+        private var input: [Int32] = [-1, -1]
+        private var output: [Int32] = [-1, -1]
+
+        init(_ daemon: DaemonHarness, export: String) throws {
+            #expect(parallax_pipe(&input, 0) == 0)
+            #expect(parallax_pipe(&output, 0) == 0)
+            process = try ChildProcess(
+                [
+                    "qemu-io", "--image-opts",
+                    "driver=nbd,server.type=unix,server.path=\(daemon.nbdSocket),"
+                        + "export=\(export),reconnect-delay=60",
+                ], input: input[0], output: output[1], errors: output[1])
+            _ = try answer()
+        }
+
+        deinit { for number in input + output { close(number) } }
+
+        func say(_ line: String) {
+            let bytes = Array((line + "\n").utf8)
+            #expect(write(input[1], bytes, bytes.count) == bytes.count)
+        }
+
+        /// What it says until it is ready for the next command.
+        func answer() throws -> String {
+            var text = ""
+            var bytes = [UInt8](repeating: 0, count: 4096)
+            while !text.hasSuffix("qemu-io> ") {
+                var ready = pollfd(fd: output[0], events: Int16(POLLIN), revents: 0)
+                guard poll(&ready, 1, Int32(ChildProcess.patienceSeconds * 1000)) == 1 else {
+                    throw TestFailure("qemu-io says nothing after: \(text)")
+                }
+                text += String(
+                    decoding: bytes[..<read(output[0], &bytes, bytes.count)], as: UTF8.self)
+            }
+            return text
+        }
+
+        func quit() throws -> Int32 {
+            say("quit")
+            return try process.wait()
+        }
+    }
+
+    @Test("a client that can connect again goes on after kill -9 and after a restart")
+    func reconnecting() throws {
+        let daemon = try start()
+        _ = try daemon.createNBD("disk", size: "16M")
+        let client = try PatientClient(daemon, export: "disk")
+        for round in 1...4 {
+            client.say("write -P \(round) \(round)M 1M")
+            let written = try client.answer()
+            #expect(written.contains("wrote 1048576/1048576"))
+            if round % 2 == 0 { try daemon.kill() } else { #expect(try daemon.terminate() == 0) }
+            // Nobody is there to hear it.
+            client.say("read -P \(round) \(round)M 1M")
+            try daemon.start()
+            let read = try client.answer()
+            #expect(read.contains("read 1048576/1048576"))
+            #expect(!read.contains("verification failed"), "\(read)")
+        }
+        let code = try client.quit()
+        #expect(code == 0)
+    }
 }

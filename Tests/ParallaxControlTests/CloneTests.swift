@@ -256,7 +256,9 @@ import Testing
             pages += 1
         }
         #expect(ranges.count == 1000 && pages == 6)
-        #expect(ranges.last?.offset == 1998 * 4096)
+        // In the macro the compiler of 6.3.1 compares it as something longer than it is.
+        let endsRight = ranges.last?.offset == 1998 * 4096
+        #expect(endsRight)
         // Of different shards there is nothing in common.
         await daemon.stop()
         let two = try await daemonWithGold()

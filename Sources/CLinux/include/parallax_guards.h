@@ -12,7 +12,7 @@
 
 // Guards [start, start + byte_count), a mapping made of pages of page_bytes. The first call
 // installs the process's SIGBUS handler. Returns a number for the calls below, or -errno
-// (-ENOSPC: 4096 guards are in use).
+// (-ENOSPC: 32768 guards are in use).
 int parallax_guard_add(void *start, size_t byte_count, size_t page_bytes);
 // Before the memory is unmapped. Whether any page of it had vanished.
 int parallax_guard_remove(int guard);

@@ -31,6 +31,8 @@ struct SessionTable: ~Copyable {
     private var freeSlots: [UInt32]
     /// Sessions to be called at the end of the turn.
     private var touched: FixedRing<UInt32>
+    /// Where the last `touchAll` began.
+    private var lastFirst: UInt32 = 0
     private(set) var count = 0
 
     init() {
@@ -136,8 +138,19 @@ struct SessionTable: ~Copyable {
         touched.append(session)
     }
 
+    /// All of them, beginning behind the one with which the last call began: each is the first to
+    /// find room after as many calls as there are sessions.
     mutating func touchAll() {
-        for session in 1..<UInt32(Self.capacity) { touch(session) }
+        while touched.popFirst() != nil {}
+        let sessions = UInt32(Self.capacity) - 1
+        let last = lastFirst
+        for offset in 0..<sessions {
+            let session = (last + offset) % sessions + 1
+            guard kind(session) != .free else { continue }
+            if touched.isEmpty { lastFirst = session }
+            slots[Int(session)].isTouched = true
+            touched.append(session)
+        }
     }
 
     var touchedCount: Int { touched.count }

@@ -53,8 +53,6 @@ struct Shard<ShardReactor: Reactor & ~Copyable>: ~Copyable {
     var isStopping = false
     var hasReportedFailure = false
     var reportedChecksumFailures: UInt64 = 0
-    /// When the shard looks again how much of the store is free.
-    private var nextFreeSpaceLook: UInt64 = 0
     /// Requests that the engine had no space for.
     var refusedRequests: UInt64 = 0
 
@@ -218,17 +216,7 @@ extension Shard where ShardReactor: ~Copyable {
         }
     }
 
-    /// How often the shard looks how much of the store is free; the lock is not for each turn.
-    private static var freeSpacePeriod: UInt64 { 1_000_000 }
-
     private mutating func exchangeExtents() {
-        let now = monotonicNanoseconds()
-        if now >= nextFreeSpaceLook {
-            nextFreeSpaceLook = now + Self.freeSpacePeriod
-            let status = pool.status
-            engine.noteFreeSlots(status.freeCount + status.readyCount)
-        }
-        while let slot = engine.takeReleasedSlot() { pool.releaseSlot(slot) }
         engine.noteFreeSlots(pool.freeSlotCount)
         while engine.wantedExtents > 0 {
             engine.noteExtentRequested()

@@ -46,7 +46,12 @@ package struct VhostUserConnection: ~Copyable {
         }
     }
 
-    deinit { close(fileDescriptor) }
+    /// Shut down before it is closed: a process that is just being started has the descriptor as
+    /// well until it begins, and the device would not notice before.
+    deinit {
+        shutdown(fileDescriptor, Int32(SHUT_RDWR))
+        close(fileDescriptor)
+    }
 
     /// The process at the other end (SO_PEERCRED), or nil when the kernel cannot say.
     package var peerProcess: Int32? {

@@ -55,6 +55,7 @@ package enum RingFault: UInt8, Error, BitwiseCopyable, Sendable, CaseIterable {
     case noStatusByte
     case statusOutsideMemory
     case ringOutsideMemory
+    case inflightAreaMismatch
 }
 
 /// Follows one chain of descriptors and knows the rules; does not touch memory.

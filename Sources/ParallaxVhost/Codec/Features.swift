@@ -47,9 +47,10 @@ package struct ProtocolFeatures: OptionSet, BitwiseCopyable, Sendable {
     package static let replyAck = ProtocolFeatures(bit: 3)  // REPLY_ACK
     package static let backendRequests = ProtocolFeatures(bit: 5)  // SLAVE_REQ, now BACKEND_REQ
     package static let config = ProtocolFeatures(bit: 9)  // CONFIG
+    package static let inflightArea = ProtocolFeatures(bit: 12)  // INFLIGHT_SHMFD
     package static let configureMemorySlots = ProtocolFeatures(bit: 15)  // CONFIGURE_MEM_SLOTS
 
     package static let offered: ProtocolFeatures = [
-        .multiQueue, .replyAck, .backendRequests, .config, .configureMemorySlots,
+        .multiQueue, .replyAck, .backendRequests, .config, .inflightArea, .configureMemorySlots,
     ]
 }

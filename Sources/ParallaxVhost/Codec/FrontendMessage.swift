@@ -23,6 +23,8 @@ package enum FrontendRequest: UInt32, BitwiseCopyable, Sendable, CaseIterable {
     case setBackendRequestSocket = 21  // SET_SLAVE_REQ_FD, now SET_BACKEND_REQ_FD
     case getConfig = 24  // GET_CONFIG
     case setConfig = 25  // SET_CONFIG
+    case getInflightArea = 31  // GET_INFLIGHT_FD
+    case setInflightArea = 32  // SET_INFLIGHT_FD
     case getMemorySlots = 36  // GET_MAX_MEM_SLOTS
     case addMemoryRegion = 37  // ADD_MEM_REG
     case removeMemoryRegion = 38  // REM_MEM_REG
@@ -50,6 +52,8 @@ package enum FrontendMessage: BitwiseCopyable, Sendable {
     case setBackendRequestSocket
     case getConfig(ConfigAccess)
     case setConfig(ConfigAccess)
+    case getInflightArea(InflightDescription)
+    case setInflightArea(InflightDescription)
     case getMemorySlots
     case addMemoryRegion(MemoryRegion)
     case removeMemoryRegion(MemoryRegion)
@@ -98,6 +102,8 @@ package enum FrontendMessage: BitwiseCopyable, Sendable {
         case .removeMemoryRegion: .removeMemoryRegion(try memoryRegion(payload))
         case .getConfig: .getConfig(try ConfigAccess(decoding: payload, hasBytes: false))
         case .setConfig: .setConfig(try ConfigAccess(decoding: payload, hasBytes: true))
+        case .getInflightArea: .getInflightArea(try InflightDescription(decoding: payload))
+        case .setInflightArea: .setInflightArea(try InflightDescription(decoding: payload))
         }
     }
 
@@ -107,7 +113,7 @@ package enum FrontendMessage: BitwiseCopyable, Sendable {
         case .setMemoryTable(let table): table.count...table.count
         case .setQueueKick(let queue), .setQueueCall(let queue), .setQueueError(let queue):
             queue.hasFileDescriptor ? 1...1 : 0...0
-        case .addMemoryRegion, .setBackendRequestSocket: 1...1
+        case .addMemoryRegion, .setBackendRequestSocket, .setInflightArea: 1...1
         // Old front ends sent one; the specification wants it closed and ignored.
         case .removeMemoryRegion, .setLogFileDescriptor: 0...1
         case .unsupported: 0...VhostLimits.fileDescriptorsPerMessageMax

@@ -56,6 +56,7 @@ package enum MessageFault: UInt8, Error, BitwiseCopyable, Sendable, CaseIterable
     case kickWithoutFileDescriptor
     case memoryRejected
     case configAccess
+    case inflightAreaRejected
     case repliesNotRead
 }
 

@@ -50,6 +50,18 @@ package struct Reply: BitwiseCopyable, Sendable {
         seal()
     }
 
+    /// GET_INFLIGHT_FD; the file descriptor goes beside it.
+    package init(to request: UInt32, area: InflightDescription) {
+        self.init(to: request)
+        append(area.byteCount)
+        append(area.offset)
+        append(area.queueCount)
+        append(area.queueSize)
+        // As long as the question was: QEMU's structure ends with four bytes of padding.
+        for _ in 0..<(area.payloadByteCount - InflightDescription.byteCountMin) { append(UInt8(0)) }
+        seal()
+    }
+
     /// The answer without a payload that tells of an error in GET_CONFIG.
     package init(failing request: UInt32) { self.init(to: request) }
 

@@ -40,6 +40,10 @@ package enum VhostLimits {
     package static let rangesMax = 64
     package static let rangeSectorsMax: UInt32 = 1 << 22
 
+    /// Requests to the engine of one guest that have no reply yet: a quarter of what the engine works
+    /// on at a time. The ranges of one more request may come on top.
+    package static let engineRequestsMax = 256
+
     /// Requests taken from one queue before the other queues and sessions get their turn.
     package static let requestsPerTurnMax = 128
 }

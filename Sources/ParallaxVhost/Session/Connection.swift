@@ -24,6 +24,8 @@ struct Connection: ~Copyable {
     /// The guest's configuration was read before a queue started, as a new front end does. One
     /// that connects again does not.
     var hasReadConfig = false
+    /// Goes with the next reply.
+    private var replyFile: OwnedFileDescriptor?
 
     /// The number of the request whose header came last, for the log.
     private(set) var request: UInt32 = 0
@@ -115,8 +117,14 @@ struct Connection: ~Copyable {
         fileCount = 0
     }
 
+    mutating func attach(_ file: consuming OwnedFileDescriptor) { replyFile = consume file }
+
     /// False: the front end does not read its replies, or has gone.
-    func send(_ reply: Reply) -> Bool { Self.send(reply, on: socket.number) }
+    mutating func send(_ reply: Reply) -> Bool {
+        let isSent = Self.send(reply, on: socket.number, with: replyFile?.number)
+        replyFile = nil
+        return isSent
+    }
 
     /// Asks the front end to read the configuration again. Lost when its socket is full, which
     /// means that earlier requests to do the same are still waiting there.
@@ -125,11 +133,15 @@ struct Connection: ~Copyable {
         _ = Self.send(.configChanged, on: number)
     }
 
-    private static func send(_ reply: Reply, on number: Int32) -> Bool {
+    private static func send(_ reply: Reply, on number: Int32, with file: Int32? = nil) -> Bool {
         let flags = Int32(MSG_DONTWAIT | MSG_NOSIGNAL)
         return reply.withBytes { span in
             span.withUnsafeBytes { bytes in
-                Glibc.send(number, bytes.baseAddress, bytes.count, flags) == bytes.count
+                guard var file else {
+                    return Glibc.send(number, bytes.baseAddress, bytes.count, flags) == bytes.count
+                }
+                return parallax_send_with_fds(number, bytes.baseAddress, bytes.count, &file, 1)
+                    == bytes.count
             }
         }
     }

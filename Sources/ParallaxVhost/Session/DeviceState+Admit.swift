@@ -94,6 +94,7 @@ extension DeviceState {
         slot.task.pointee.status = .ok
         slot.task.pointee.isInFlight = true
         inFlight += 1
+        engineRequests += count
         requests.append(request)
         return .submitted
     }

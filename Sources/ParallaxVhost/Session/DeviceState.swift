@@ -18,10 +18,14 @@ struct DeviceState: ~Copyable {
     let ranges: UnsafeMutablePointer<BlockRange>
 
     var features: VirtioFeatures = []
-    /// The guest's choice: false makes each write durable before it is answered.
-    var isWriteback = true
+    /// The guest's choice: false makes each write durable before it is answered. It is on for a
+    /// new front end (`getConfig`); for one that connects again, and whose guest may have turned
+    /// it off, it is off until somebody knows better.
+    var isWriteback = false
     /// Guest requests that the engine has.
     var inFlight = 0
+    /// Requests of ours that the engine has: one for each range of those.
+    var engineRequests = 0
     /// No queue takes requests until a message that changes memory has been served.
     var isPaused = false
     var requestsTaken: UInt64 = 0
@@ -36,6 +40,9 @@ struct DeviceState: ~Copyable {
     }
 
     deinit { ranges.deallocate() }
+
+    /// No more requests of this guest for now, so that others get theirs.
+    var isAtItsShare: Bool { engineRequests >= VhostLimits.engineRequestsMax }
 
     /// virtio 1.2, 5.2.6.2: a completed write is stable by itself when the guest turned writeback
     /// off, and when it cannot send flushes at all.

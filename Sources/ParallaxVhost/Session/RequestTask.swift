@@ -10,6 +10,8 @@ struct RequestTask: BitwiseCopyable {
     var status = VirtioBlockStatus.ok
     /// Index in `DataSegmentLists`, or -1.
     var pooledList: Int16 = -1
+    /// The head that was answered before this one; meaningful until both are shown.
+    var answeredBefore: UInt16 = 0
     /// Answers that are still to come.
     var remaining: UInt16 = 0
     /// virtio: used.len, when it succeeds.

@@ -86,6 +86,7 @@ extension VhostDevice {
     mutating func disconnect<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         quieten(&registrar)
         for index in 0..<VhostLimits.queueCountMax { queues[index].reset() }
+        inflight = nil
         connection = nil
         touchedQueues = 0
         stalledQueues = 0
@@ -116,6 +117,7 @@ extension VhostDevice {
 
     mutating func finishStopping<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         for index in 0..<VhostLimits.queueCountMax { queues[index].reset() }
+        inflight = nil
         connection = nil
         state.memory.removeAll()
         phase = .stopped

@@ -79,6 +79,8 @@ extension VhostDevice {
             return .done
         case .getConfig(let access): return getConfig(access, request)
         case .setConfig(let access): return setConfig(access)
+        case .getInflightArea(let asked): return getInflightArea(asked, request)
+        case .setInflightArea(let area): return setInflightArea(area)
         case .getMemorySlots:
             return .reply(Reply(to: request, number: UInt64(VhostLimits.memoryRegionsMax)))
         case .setMemoryTable(let table): return .waiting(.memoryTable(table))
@@ -123,7 +125,8 @@ extension VhostDevice {
     /// on. One that connects again does not, and its guest still relies on what it had chosen.
     private mutating func getConfig(_ access: ConfigAccess, _ request: UInt32) -> Outcome {
         let isStarted = (0..<VhostLimits.queueCountMax).contains { queues[$0].isStarted }
-        if connection?.hasReadConfig == false, !isStarted { state.isWriteback = true }
+        let isNew = connection?.hasReadConfig == false && !isStarted && inflight == nil
+        if isNew { state.isWriteback = true }
         connection?.hasReadConfig = true
         let end = UInt64(access.offset) + UInt64(access.byteCount)
         guard end <= UInt64(ConfigAccess.spaceByteCountMax) else {
@@ -140,6 +143,7 @@ extension VhostDevice {
             access.flags == 0, access.firstByte <= 1
         else { return .rejected(.configAccess) }
         state.isWriteback = access.firstByte == 1
+        inflight?.storeWriteback(state.isWriteback)
         return .done
     }
 }

@@ -72,6 +72,8 @@ package struct VhostDevice: ~Copyable {
     var spare: OwnedFileDescriptor?
     var connection: Connection?
     var state: DeviceState
+    /// What the front end keeps for us over our death.
+    var inflight: InflightArea?
     let queues: UnsafeMutablePointer<Virtqueue>
     var waiting: (message: Waiting, header: MessageHeader)?
 
@@ -79,9 +81,11 @@ package struct VhostDevice: ~Copyable {
     var touchedQueues: UInt32 = 0
     /// Bit N: queue N has requests that found no room.
     var stalledQueues: UInt32 = 0
+    /// Who is asked first when there is room again: the one behind the last that was.
+    private var firstStalled = 0
 
     var notices = FixedRing<VhostNotice>(minimumCapacity: 16)
-    var noticesGiven: UInt32 = 0
+    var noticesGiven: UInt64 = 0
     var count = VhostCounters()
 
     /// Binds the socket and listens; nobody is accepted before `start`.
@@ -175,7 +179,7 @@ extension VhostDevice {
         retryStalled(&requests)
         publishTouched()
         finishWaiting(&registrar)
-        if phase == .connected, state.memory.hasVanished {
+        if phase == .connected, state.memory.hasVanished || inflight?.hasVanished == true {
             give(.memoryVanished)
             disconnect(&registrar)
         }
@@ -212,7 +216,11 @@ extension VhostDevice {
         let bit: UInt32 = 1 << queue
         touchedQueues |= bit
         stalledQueues &= ~bit
-        switch queues[queue].takeRequests(&state, &requests) {
+        let intake = queues[queue].takeRequests(&state, &requests)
+        if let count = queues[queue].tracking.takeOverCount() {
+            give(.tookOver(queue: UInt32(queue), requests: count))
+        }
+        switch intake {
         case .idle, .empty: break
         case .stalled: stalledQueues |= bit
         // Our own kick brings us back in the next turn, after the other queues and sessions.
@@ -232,16 +240,18 @@ extension VhostDevice {
     }
 
     private mutating func retryStalled(_ requests: inout RequestQueue) {
-        var left = stalledQueues
-        guard left != 0, phase == .connected, !state.isPaused else { return }
-        while left != 0, !requests.isFull {
-            let queue = left.trailingZeroBitCount
-            left &= left - 1
+        guard stalledQueues != 0, phase == .connected, !state.isPaused else { return }
+        let first = firstStalled
+        for offset in 0..<VhostLimits.queueCountMax {
+            guard !requests.isFull, !state.isAtItsShare else { break }
+            let queue = (first + offset) % VhostLimits.queueCountMax
+            guard stalledQueues & (1 << queue) != 0 else { continue }
             takeRequests(queue, &requests)
+            firstStalled = (queue + 1) % VhostLimits.queueCountMax
         }
         // With requests in flight their replies bring us back. Without, only a kick can.
         guard state.inFlight == 0 else { return }
-        left = stalledQueues
+        var left = stalledQueues
         while left != 0 {
             queues[left.trailingZeroBitCount].kick?.signal()
             left &= left - 1

@@ -12,11 +12,13 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
     case memoryVanished
     case outOfFileDescriptors
     case queueBroken(queue: UInt32, RingFault)
+    /// The front end goes on after the death of the process that served it before.
+    case tookOver(queue: UInt32, requests: Int)
 
     /// Ordinary comings and goings are for information.
     package var isProblem: Bool {
         switch self {
-        case .connected, .disconnected(duringMessage: false): false
+        case .connected, .disconnected(duringMessage: false), .tookOver: false
         default: true
         }
     }
@@ -44,11 +46,13 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
         case .queueBroken(let queue, let fault):
             "the guest broke the rules of queue \(queue) (\(fault)); "
                 + "the queue is stopped until the guest resets the device"
+        case .tookOver(let queue, let requests):
+            "queue \(queue) goes on where it was, with \(requests) requests that were in flight"
         }
     }
 
     /// Distinguishes what is worth a line of its own.
-    var kindBit: UInt32 {
+    var kindBit: UInt64 {
         switch self {
         case .connected: 1
         case .disconnected: 2
@@ -58,7 +62,8 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
         case .memoryRejected: 32
         case .memoryVanished: 64
         case .outOfFileDescriptors: 128
-        case .queueBroken(let queue, _): 256 << queue
+        case .queueBroken(let queue, _): 1 << (8 + UInt64(queue))
+        case .tookOver(let queue, _): 1 << (32 + UInt64(queue))
         }
     }
 }

@@ -36,8 +36,11 @@ struct Virtqueue: ~Copyable {
     private(set) var publishedUsed: UInt16 = 0
     private var hasNotified = false
 
+    /// What survives our death; see `Virtqueue+Tracking`.
+    var tracking = InflightTracking()
+
     private(set) var inFlight = 0
-    private var tasks: UnsafeMutablePointer<RequestTask>
+    private(set) var tasks: UnsafeMutablePointer<RequestTask>
     private var inlineSegments: UnsafeMutablePointer<DataSegment>
     private var taskCapacity = 0
 
@@ -94,6 +97,7 @@ struct Virtqueue: ~Copyable {
     mutating func start() {
         isStarted = true
         hasNotified = false
+        tracking.start()
     }
 
     /// Stops taking requests; those in flight still get their replies.
@@ -116,6 +120,7 @@ struct Virtqueue: ~Copyable {
         nextAvailable = 0
         usedIndex = 0
         publishedUsed = 0
+        tracking = InflightTracking()
     }
 
     private mutating func reserveTasks() {
@@ -152,6 +157,7 @@ extension Virtqueue {
         // LIMIT: both the requests and the looks at an index that a guest may keep moving.
         var budget = VhostLimits.requestsPerTurnMax
         do throws(RingFault) {
+            guard try takeLeft(ring, &device, &requests, &budget) else { return .stalled }
             while budget > 0 {
                 let waiting = ring.availableIndex() &- nextAvailable
                 guard waiting <= ring.size else { throw .availableIndexTooFar }
@@ -186,9 +192,22 @@ extension Virtqueue {
     private mutating func takeOne(
         _ ring: SplitRing, _ device: inout DeviceState, _ requests: inout RequestQueue
     ) throws(RingFault) -> Bool {
-        guard !requests.isFull else { return false }
         let head = ring.availableEntry(at: nextAvailable)
         guard head < ring.size else { throw .headOutOfRange }
+        guard let admission = try admit(head, ring, &device, &requests) else { return false }
+        // Before the answer, which may come at once: what is answered was taken.
+        tracking.markTaken(head)
+        nextAvailable &+= 1
+        settle(head, admission, writableBytes: device.chain.writableBytes)
+        return true
+    }
+
+    /// Reads the request at `head`; nil: no room now.
+    mutating func admit(
+        _ head: UInt16, _ ring: SplitRing, _ device: inout DeviceState,
+        _ requests: inout RequestQueue
+    ) throws(RingFault) -> Admission? {
+        guard !requests.isFull, !device.isAtItsShare else { return nil }
         let task = tasks + Int(head)
         guard !task.pointee.isInFlight else { throw .headInFlight }
         try device.chain.gather(
@@ -197,18 +216,22 @@ extension Virtqueue {
         let slot = TaskSlot(
             task: task, inlineSegments: inlineSegments + Int(head) * VhostLimits.inlineDataSegments,
             tag: index << 16 | UInt32(head))
-        switch try device.admit(slot, &requests) {
-        case .stalled: return false
-        case .submitted: inFlight += 1
-        case .finished(let status, let dataByteCount):
-            // virtio: used.len counts bytes from the buffer's start without a gap.
-            let isFilled = dataByteCount == device.chain.writableBytes
-            let used = UInt32(truncatingIfNeeded: dataByteCount) + (isFilled ? 1 : 0)
-            answer(head, task.pointee.statusByte, status, used)
-        }
-        nextAvailable &+= 1
+        let admission = try device.admit(slot, &requests)
+        if case .stalled = admission { return nil }
         device.requestsTaken += 1
-        return true
+        return admission
+    }
+
+    /// Counts what the engine has, and answers what it need not have.
+    mutating func settle(_ head: UInt16, _ admission: Admission, writableBytes: UInt64) {
+        guard case .finished(let status, let dataByteCount) = admission else {
+            inFlight += 1
+            return
+        }
+        // virtio: used.len counts bytes from the buffer's start without a gap.
+        let isFilled = dataByteCount == writableBytes
+        let used = UInt32(truncatingIfNeeded: dataByteCount) + (isFilled ? 1 : 0)
+        answer(head, tasks[Int(head)].statusByte, status, used)
     }
 }
 
@@ -222,6 +245,7 @@ extension Virtqueue {
         precondition(task.pointee.isInFlight, "a reply to a request that is not in flight")
         if status.rawValue > task.pointee.status.rawValue { task.pointee.status = status }
         task.pointee.remaining -= 1
+        device.engineRequests -= 1
         guard task.pointee.remaining == 0 else { return }
         if task.pointee.pooledList >= 0 {
             device.lists.giveBack(task.pointee.pooledList)
@@ -243,6 +267,7 @@ extension Virtqueue {
         guard let ring, fault == nil, let statusByte else { return }
         statusByte.storeBytes(of: status.rawValue, as: UInt8.self)
         ring.storeUsed(at: usedIndex, head: head, byteCount: usedByteCount)
+        tasks[Int(head)].answeredBefore = tracking.link(head)
         usedIndex &+= 1
     }
 
@@ -252,6 +277,7 @@ extension Virtqueue {
         let old = publishedUsed
         ring.storeUsedIndex(usedIndex)
         publishedUsed = usedIndex
+        tracking.clearBatch(of: usedIndex &- old, upTo: usedIndex, tasks)
         // ORDER: the index must be visible before the guest's wish is read; pairs with the
         // driver's full barrier between writing its wish and reading the index.
         SharedMemoryFence.full()

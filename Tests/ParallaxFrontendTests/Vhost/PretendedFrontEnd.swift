@@ -21,7 +21,7 @@ final class PretendedFrontEnd {
     static let memoryBytes = 8 << 20
     static let queueBytes = 64 << 10
 
-    let rig: VhostRig
+    private(set) var rig: VhostRig
     private(set) var socket: Int32
     let memory: UnsafeMutableRawPointer
     let memoryFile: Int32
@@ -55,6 +55,15 @@ final class PretendedFrontEnd {
         shutdown(socket, Int32(SHUT_RDWR))
         close(socket)
         socket = -1
+    }
+
+    /// Goes on with another device, as after a restart of the daemon; the memory stays.
+    func reconnect(to next: VhostRig, path: String) {
+        hangUp()
+        rig.settle()
+        rig = next
+        socket = Self.connect(path)
+        rig.settle()
     }
 
     // MARK: Messages
@@ -99,6 +108,18 @@ final class PretendedFrontEnd {
     ) -> Answer? {
         send(request, payload, files: files)
         return receive()
+    }
+
+    /// A reply with the file descriptor that came with it, which is the caller's.
+    func receiveWithFile() -> (payload: [UInt8], file: Int32)? {
+        var bytes = [UInt8](repeating: 0, count: 300)
+        var files = [Int32](repeating: -1, count: 2)
+        var fileCount = 0
+        var isTruncated: Int32 = 0
+        let count = parallax_receive_with_fds(
+            socket, &bytes, bytes.count, &files, files.count, &fileCount, &isTruncated)
+        guard count >= 12, fileCount == 1 else { return nil }
+        return (Array(bytes[12..<count]), files[0])
     }
 
     /// The acknowledgement of a message with need_reply; nil when none came.
@@ -170,7 +191,7 @@ final class PretendedFrontEnd {
     /// Everything up to the queues, in the order of QEMU.
     func negotiate(
         features: VirtioFeatures = usualFeatures,
-        regions: [MemoryRegion]? = nil
+        regions: [MemoryRegion]? = nil, readsConfig: Bool = true
     ) {
         let offered = VirtioFeatures(rawValue: ask(.getFeatures)?.number ?? 0)
         _ = ask(.getProtocolFeatures)
@@ -178,9 +199,13 @@ final class PretendedFrontEnd {
         _ = ask(.getQueueCount)
         _ = ask(.getMemorySlots)
         send(.setOwner)
-        _ = ask(.getConfig, UInt32(0).bytes + UInt32(60).bytes + UInt32(0).bytes)
+        if readsConfig { readConfig() }
         send(.setFeatures, features.intersection(offered).rawValue.bytes)
         for region in regions ?? [region()] { _ = add(region) }
+    }
+
+    private func readConfig() {
+        _ = ask(.getConfig, UInt32(0).bytes + UInt32(60).bytes + UInt32(0).bytes)
     }
 
     func add(_ region: MemoryRegion) -> UInt64? {

@@ -72,6 +72,14 @@ final class PretendedQueue {
         nextUsed = firstIndex
         parallax_store_relaxed_u16(base + Self.availableOffset + 2, firstIndex)
         parallax_store_relaxed_u16(base + Self.usedOffset + 2, firstIndex)
+        announce(firstIndex, enable: enable)
+    }
+
+    /// Goes on where the ring is, as a front end does that has lost its device: all that it knows
+    /// is the used index.
+    func resume() { announce(usedIndex, enable: true) }
+
+    private func announce(_ firstIndex: UInt16, enable: Bool) {
         frontEnd.send(.setQueueCall, UInt64(index).bytes, files: [call])
         frontEnd.send(.setQueueError, UInt64(index).bytes, files: [error])
         frontEnd.send(.setQueueSize, frontEnd.queueNumber(index, size))

@@ -103,6 +103,10 @@ struct VhostFuzzTests {
             UInt32(1).bytes + UInt32(0).bytes + region.bytes,
             UInt32(32).bytes + UInt32(1).bytes + UInt32(0).bytes + [UInt8(number & 1)],
             VirtioFeatures.offered(readOnly: false).rawValue.bytes,
+            // The guest's own memory, rings included, as the area.
+            KeptArea.description(
+                random.oneIn(4) ? random.next() : 1 << 20, offset: UInt64(number) & ~4095,
+                queues: UInt16(random.integer(in: 1...3)), size: 128),
             (0..<random.integer(in: 0...64)).map { _ in UInt8(truncatingIfNeeded: random.next()) },
         ]
         let payload = payloads[random.index(below: payloads.count)]

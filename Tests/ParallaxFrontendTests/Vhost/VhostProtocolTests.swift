@@ -20,8 +20,9 @@ struct VhostProtocolTests {
         #expect(features == .offered(readOnly: false))
         let bits: [UInt64] = [1, 2, 6, 9, 10, 11, 12, 13, 14, 28, 29, 30, 32]
         #expect(features.rawValue == bits.reduce(0) { $0 | 1 << $1 })
+        let protocolBits: [UInt64] = [0, 3, 5, 9, 12, 15]
         #expect(
-            front.ask(.getProtocolFeatures)?.number == [0, 3, 5, 9, 15].reduce(0) { $0 | 1 << $1 })
+            front.ask(.getProtocolFeatures)?.number == protocolBits.reduce(0) { $0 | 1 << $1 })
         #expect(front.ask(.getQueueCount)?.number == 16)
         #expect(front.ask(.getMemorySlots)?.number == 32)
         #expect(front.ask(.getFeatures)?.flags == 5)
@@ -48,7 +49,7 @@ struct VhostProtocolTests {
         let fixture = try VhostFixture()
         let front = fixture.frontEnd
         front.negotiate()
-        for request: UInt32 in [6, 31, 32, 34, 99] {
+        for request: UInt32 in [6, 28, 33, 34, 99] {
             front.sendBytes(request.bytes + UInt32(1).bytes + UInt32(3).bytes + [1, 2, 3])
             front.sendBytes(request.bytes + UInt32(9).bytes + UInt32(3).bytes + [1, 2, 3])
             #expect(front.receive()?.number == 1)

@@ -94,6 +94,12 @@ final class VhostRig {
         collectNotices()
     }
 
+    /// Answers one request out of turn, and shows the answer.
+    func answerNow(_ request: BlockRequest) {
+        answer(request)
+        device.pointee.finishBatch(registrar: &registrar, requests: &requests)
+    }
+
     func collectNotices() {
         while let notice = device.pointee.takeNotice() {
             if isRecording { notices.append(notice) }

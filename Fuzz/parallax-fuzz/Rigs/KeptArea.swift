@@ -1,0 +1,1 @@
+../../../Tests/ParallaxFrontendTests/Vhost/KeptArea.swift

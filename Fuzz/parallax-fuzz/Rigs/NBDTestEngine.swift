@@ -1,0 +1,1 @@
+../../../Tests/ParallaxFrontendTests/NBD/NBDTestEngine.swift
