@@ -84,12 +84,18 @@ let package = Package(
         // Development tools; not shipped.
         .target(
             name: "ParallaxSimulation", dependencies: ["ParallaxCore"], swiftSettings: swift),
-        .executableTarget(
-            name: "parallax-sim",
-            dependencies: ["ParallaxSimulation", "ParallaxCore", argumentParser],
-            swiftSettings: swift),
         .target(
             name: "ParallaxGuest", dependencies: ["ParallaxCore", "CLinux", "CXen"],
+            swiftSettings: swift),
+        .target(
+            name: "ParallaxXenSimulation",
+            dependencies: ["ParallaxSimulation", "ParallaxGuest", "ParallaxXen", "ParallaxCore"],
+            swiftSettings: swift),
+        .executableTarget(
+            name: "parallax-sim",
+            dependencies: [
+                "ParallaxSimulation", "ParallaxXenSimulation", "ParallaxCore", argumentParser,
+            ],
             swiftSettings: swift),
         .executableTarget(
             name: "parallax-bench",
@@ -126,7 +132,8 @@ let package = Package(
             name: "ParallaxRetentionTests",
             dependencies: ["ParallaxRetention", "ParallaxSimulation"], swiftSettings: swift),
         .testTarget(
-            name: "SimulationTests", dependencies: ["ParallaxSimulation", "ParallaxCore"],
+            name: "SimulationTests",
+            dependencies: ["ParallaxSimulation", "ParallaxXenSimulation", "ParallaxCore"],
             swiftSettings: swift),
         .testTarget(
             name: "IntegrationTests",

@@ -37,7 +37,12 @@ IMPORTS = {
     },
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
     "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
-    "parallax-sim": CORE | {"ParallaxSimulation", "ArgumentParser", "Glibc"},
+    "ParallaxXenSimulation": CORE | {
+        "ParallaxSimulation", "ParallaxGuest", "ParallaxXen", "Glibc",
+    },
+    "parallax-sim": CORE | {
+        "ParallaxSimulation", "ParallaxXenSimulation", "ArgumentParser", "Glibc",
+    },
     "ParallaxGuest": KERNEL | {"CXen"},
     "parallax-bench": KERNEL | FOUNDATION | {
         "ParallaxGuest", "ParallaxVhost", "ParallaxXen", "ArgumentParser", "Histogram",
@@ -52,7 +57,7 @@ IMPORTS = {
         "ArgumentParser", "Logging",
     },
     "ParallaxRetentionTests": TESTS | {"ParallaxRetention", "ParallaxSimulation"},
-    "SimulationTests": TESTS | {"ParallaxSimulation"},
+    "SimulationTests": TESTS | {"ParallaxSimulation", "ParallaxXenSimulation"},
     "IntegrationTests": TESTS | {"ParallaxGuest", "ParallaxControl"},
 }
 MAY_PRINT = {"ParallaxBlockd", "parallax-ctl", "parallax-sim", "parallax-bench"}
@@ -230,7 +235,9 @@ UNREPEATABLE = re.compile(
     r"\b(?:clock_gettime|gettimeofday|pthread_\w+|getrandom|arc4random\w*|"
     r"SystemRandomNumberGenerator|ContinuousClock|SuspendingClock|Task\.sleep|shuffled\(\))"
     r"|\.random\((?:\)|in:(?![^)]*using:))")
-REPEATABLE_TARGETS = {"ParallaxCore", "ParallaxSimulation", "ParallaxRetention"}
+REPEATABLE_TARGETS = {
+    "ParallaxCore", "ParallaxSimulation", "ParallaxXenSimulation", "ParallaxRetention",
+}
 UNCHECKED = re.compile(r"@unchecked\s+Sendable|nonisolated\(unsafe\)")
 
 

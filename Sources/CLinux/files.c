@@ -69,6 +69,14 @@ int parallax_range_is_written(int fd, uint64_t offset, uint64_t byte_count) {
     return 1;
 }
 
+int parallax_range_has_blocks(int fd, uint64_t offset, uint64_t byte_count) {
+    // Without room for extents the kernel only counts them.
+    struct fiemap request = { .fm_start = offset, .fm_length = byte_count };
+    if (ioctl(fd, FS_IOC_FIEMAP, &request) < 0)
+        return errno == ENOTTY || errno == EINVAL ? -EOPNOTSUPP : -errno;
+    return request.fm_mapped_extents > 0;
+}
+
 int parallax_block_device_size(int fd, uint64_t *byte_count) {
     return result_of(ioctl(fd, BLKGETSIZE64, byte_count));
 }

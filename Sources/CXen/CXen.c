@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -215,10 +216,12 @@ int parallax_store_watch(table *functions, void *store, const char *path, const 
     return functions->store_watch(store, path, token) ? 0 : failure();
 }
 
-int parallax_store_next_watch(table *functions, void *store) {
+int parallax_store_next_watch(table *functions, void *store, char *path, size_t capacity) {
     errno = 0;
     char **event = functions->store_check_watch(store);
     if (event == NULL) return errno == EAGAIN ? 0 : failure();
+    // The first string is the path, the second our own token.
+    snprintf(path, capacity, "%s", event[0]);
     free(event);
     return 1;
 }

@@ -39,6 +39,8 @@ package enum XenLimits {
 
     /// Bytes of a value in xenstore that are looked at; longer ones are no numbers or names.
     package static let valueBytesMax = 256
+    /// Bytes of a path in xenstore with its end; xenstored allows no longer ones.
+    package static let pathBytesMax = 3073
     /// Attempts at a transaction that others keep disturbing.
     package static let transactionAttemptsMax = 32
 }

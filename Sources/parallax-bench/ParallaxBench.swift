@@ -32,6 +32,9 @@ struct ParallaxBench: ParsableCommand {
     @Option(help: "The share of reads in a mixed workload.")
     var readPercent: UInt64 = 70
 
+    @Option(help: "Choose random blocks by a Zipf distribution with this exponent, such as 0.99.")
+    var zipf: Double?
+
     @Option(help: "Bytes in each request.")
     var blockSize = ByteSize(bytes: 4096)
 
@@ -98,6 +101,12 @@ struct ParallaxBench: ParsableCommand {
             throw ValidationError("--depth must be 1 to 1024, --queues 1 to 256.")
         }
         guard readPercent <= 100 else { throw ValidationError("--read-percent is 0 to 100.") }
+        guard zipf == nil || workload.isRandom else {
+            throw ValidationError("--zipf needs a workload of random blocks.")
+        }
+        guard zipf.map({ $0 > 0 && $0 < 1 }) ?? true else {
+            throw ValidationError("--zipf is more than 0 and less than 1.")
+        }
         guard runtime == nil || total == nil else {
             throw ValidationError("--runtime and --total exclude each other.")
         }
@@ -169,7 +178,7 @@ struct ParallaxBench: ParsableCommand {
             workload: workload, readPercent: readPercent, blockBytes: Int(blockSize.bytes),
             depth: depth, queueCount: queues, limit: try limit(blockCount: blockCount),
             warmupNanoseconds: UInt64(warmup * 1e9), blockCount: blockCount,
-            flushEvery: flushEvery, verifies: verify, polls: poll, seed: seed)
+            flushEvery: flushEvery, verifies: verify, polls: poll, zipf: zipf, seed: seed)
     }
 
     private func limit(blockCount: UInt64) throws -> Limit {

@@ -37,6 +37,8 @@ struct Plan {
     var flushEvery: UInt64
     var verifies: Bool
     var polls: Bool
+    /// Exponent of a Zipf distribution of the random blocks; nil: all are equally likely.
+    var zipf: Double?
     var seed: UInt64
 
     /// Each lane has one request in flight, like one thread of a program in the guest.

@@ -8,10 +8,12 @@ struct RequestSource {
     private let plan: Plan
     private var random: RandomSource
     private var nextBlock: UInt64 = 0
+    private let zipf: ZipfDistribution?
 
     init(_ plan: Plan) {
         self.plan = plan
         random = RandomSource(seed: plan.seed)
+        zipf = plan.zipf.map { ZipfDistribution(count: plan.blockCount, theta: $0) }
     }
 
     mutating func next() -> (block: UInt64, isWrite: Bool) {
@@ -20,7 +22,7 @@ struct RequestSource {
             nextBlock = block + 1 == plan.blockCount ? 0 : block + 1
             return (block, plan.workload == .write)
         }
-        let block = random.next(below: plan.blockCount)
+        let block = zipf?.next(&random) ?? random.next(below: plan.blockCount)
         switch plan.workload {
         case .mixed: return (block, random.next(below: 100) >= plan.readPercent)
         default: return (block, plan.workload == .randwrite)

@@ -5,15 +5,23 @@ internal import ArgumentParser
 internal import Glibc
 internal import ParallaxSimulation
 
-/// Runs the storage engine in simulated worlds, one for each seed.
 struct ParallaxSim: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "parallax-sim",
-        abstract: "Run the storage engine over a simulated device, with faults drawn from a seed.",
+        abstract: "Run the shipping code in simulated worlds, one for each seed.",
         discussion: """
             A failing seed is printed with the command that replays it. Exit status: 0 if every \
             seed passed, 1 if one failed.
-            """)
+            """,
+        subcommands: [StoreSimulation.self, XenSimulation.self],
+        defaultSubcommand: StoreSimulation.self)
+}
+
+/// Runs the storage engine in simulated worlds, one for each seed.
+struct StoreSimulation: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "store",
+        abstract: "Run the storage engine over a simulated device, with faults drawn from a seed.")
 
     @Option(help: "Run this seed.")
     var seed: UInt64?

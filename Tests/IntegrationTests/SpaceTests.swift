@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import CLinux
 import Glibc
 import ParallaxControl
 import ParallaxGuest
@@ -120,6 +121,12 @@ import Testing
         #expect(written > 64, "only \(written) writes of 128 KiB fitted")
         #expect(written < 512)
 
+        let full = try daemon.status()
+        #expect(full.store.liveBytes >= UInt64(written) << 17)
+        #expect(full.store.fullPercent >= 80, "\(full.store)")
+        #expect(full.shards.map(\.space.refusedRequests).reduce(0, +) == 1)
+        #expect(full.store.host.map(\.allocatedBytes) ?? 0 >= full.store.liveBytes)
+
         // Everybody can read what was acknowledged.
         var victim = try BlockDriver(connectingTo: victimSocket, options: patientOptions())
         try victimLoad.verify(&victim)
@@ -146,9 +153,184 @@ import Testing
         #expect(try daemon.terminate() == 0)
     }
 
-    /// Writes pieces of 128 KiB until one fails; how many did not.
-    private func fill(_ disk: inout BlockDriver) throws -> Int {
-        for number in 0..<1024 {
+    @Test("a full store that grows takes writes at once, also after kill -9", arguments: [1, 2])
+    func grow(shards: Int) throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "48M"
+        options.extentSize = "1M"
+        options.shards = shards
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1G")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        let before = try fill(&disk)
+        #expect(before < 48 * 8)
+
+        let printed = try daemon.ctl("store", "grow", "96M")
+        #expect(printed == "\(daemon.store): grown from 48 MiB to 96 MiB, 48 extents more")
+        let after = try fill(&disk, from: before)
+        #expect(after > before + 32 * 8, "\(before) pieces fitted before, \(after) after")
+        let store = try daemon.status().store
+        #expect(store.sizeBytes == 96 << 20)
+        #expect(store.extentCount == 95)
+        let smaller = try daemon.run("store", "grow", "64M")
+        #expect(smaller.errors.contains("A store cannot shrink"), "\(smaller)")
+        #expect(try daemon.run("store", "grow").errors.contains("give the size"))
+        #expect(try daemon.run("store", "grow", "much").code == 64)
+        #expect(try daemon.ctl("store", "grow", "96M").hasSuffix(": 96 MiB already"))
+
+        try daemon.kill()
+        try daemon.start()
+        #expect(try daemon.status().store.extentCount == 95)
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try checkFill(&disk, after)
+        #expect(try readFileSize(daemon.store) == 96 << 20)
+    }
+
+    @Test("what is dead among what lives becomes free, by hand and by itself, and nothing is lost")
+    func cleaning() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "64M"
+        options.extentSize = "1M"
+        options.shards = 1
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1G")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        // 40 MiB of which every second piece dies: every extent is half dead.
+        let pieces = 320
+        let write = { (disk: inout BlockDriver, number: Int, byte: UInt8) in
+            try disk.writeBlocking(
+                sector: UInt64(number) * 256, [UInt8](repeating: byte, count: 128 << 10))
+        }
+        for number in 0..<pieces { try write(&disk, number, UInt8(number % 250 + 1)) }
+        for number in stride(from: 0, to: pieces, by: 2) {
+            try disk.discard(sector: UInt64(number) * 256, sectorCount: 256)
+        }
+        let before = try daemon.status()
+        #expect(before.store.deadBytes > 15 << 20, "\(before.store)")
+        let cleaned = try daemon.ctl("store", "clean", "--until", "45%")
+        #expect(cleaned.contains("extents cleaned"))
+        let after = try daemon.status()
+        #expect(after.store.freeBytes * 100 >= 45 * 63 << 20, "\(after.store)")
+        #expect(after.shards[0].cleaner.cleanedExtents > 0)
+        #expect(after.shards[0].cleaner.movedBytes > 1 << 20)
+        let refused = try daemon.run("store", "clean", "--until", "99%")
+        #expect(refused.code == 1 && refused.errors.contains("cannot be made free"), "\(refused)")
+        #expect(try daemon.run("store", "clean", "--until", "101%").code == 64)
+        for number in stride(from: 1, to: pieces, by: 2) {
+            let bytes = try disk.readBlocking(sector: UInt64(number) * 256, byteCount: 128 << 10)
+            #expect(Set(bytes) == [UInt8(number % 250 + 1)], "piece \(number)")
+        }
+
+        // Three times the store goes through it, by pieces that are spread over all extents.
+        for round in 0..<1536 {
+            try write(&disk, (round * 37 % (pieces / 2)) * 2, UInt8(round % 200 + 1))
+        }
+        try daemon.kill()
+        try daemon.start()
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        for number in stride(from: 1, to: pieces, by: 2) {
+            let bytes = try disk.readBlocking(sector: UInt64(number) * 256, byteCount: 128 << 10)
+            #expect(Set(bytes) == [UInt8(number % 250 + 1)], "piece \(number) after the crash")
+        }
+    }
+
+    @Test("an NBD client of a full store is told that there is no space, and can read on")
+    func fullNBD() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "32M"
+        options.extentSize = "1M"
+        options.shards = 1
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let uri = try daemon.createNBD("disk", size: "1G")
+        try Command.succeed(["qemu-io", "-f", "raw", "-c", "write -P 5 0 1M", "-c", "flush", uri])
+        let full = try Command.run(["qemu-io", "-f", "raw", "-c", "write -P 6 1M 64M", uri])
+        #expect("\(full)".contains("No space left on device"), "\(full)")
+        try Command.succeed(["qemu-io", "-f", "raw", "-c", "read -P 5 0 1M", uri])
+        // What was full a moment ago may have to be cleaned first.
+        try waitUntil("the discard is refused") {
+            try Command.run(["qemu-io", "-f", "raw", "-c", "discard 1M 64M", uri]).succeeded
+        }
+        let refused = try daemon.status().shards[0].space.refusedRequests
+        #expect(refused > 0)
+        let metrics = try daemon.client.exchange("GET", "/metrics").body
+        #expect(
+            String(decoding: metrics, as: UTF8.self).contains(
+                #"parallax_no_space_total{shard="0"} \#(refused)"#))
+    }
+
+    @Test("what is deleted leaves the file, also what a daemon that was killed has left")
+    func punching() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "256M"
+        options.extentSize = "1M"
+        options.shards = 1
+        options.punchAfter = "0"
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1G")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        var load = VerifiedLoad(seed: 21, sectorCount: (2 << 20) / 512)
+        try load.run(&disk, completions: 50)
+        try load.drain(&disk)
+        for round in 0..<2 {
+            let other = try daemon.createVhost("other\(round)", size: "1G")
+            do {
+                var second = try BlockDriver(connectingTo: other, options: patientOptions())
+                let piece = [UInt8](repeating: 7, count: 128 << 10)
+                for number in 0..<(100 * 8) {
+                    try second.writeBlocking(sector: UInt64(number) * 256, piece)
+                }
+                try second.flush()
+            }
+            #expect(try fileBytes(daemon.store) > 100 << 20)
+            try daemon.ctl("detach", "other\(round)")
+            try daemon.ctl("vdi", "delete", "other\(round)")
+            if round == 1 {
+                try daemon.kill()
+                try daemon.start()
+                disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+            }
+            try waitUntil("the file is still \(try fileBytes(daemon.store)) bytes") {
+                // Writes make the checkpoints come that give the extents back.
+                try load.run(&disk, completions: 20)
+                return try fileBytes(daemon.store) < 60 << 20
+            }
+            try load.drain(&disk)
+            try load.verify(&disk)
+        }
+        #expect(try readFileSize(daemon.store) == 256 << 20)
+    }
+
+    private func fileBytes(_ path: String) throws -> Int {
+        var status = stat()
+        guard stat(path, &status) == 0 else { throw TestFailure("no \(path)") }
+        return status.st_blocks * 512
+    }
+
+    private func waitUntil(
+        _ complaint: @autoclosure () throws -> String, _ condition: () throws -> Bool
+    ) throws {
+        let start = ContinuousClock.now
+        while try !condition() {
+            guard ContinuousClock.now - start < .seconds(ChildProcess.patienceSeconds) else {
+                throw TestFailure(try complaint())
+            }
+            usleep(20_000)
+        }
+    }
+
+    private func readFileSize(_ path: String) throws -> Int {
+        var status = stat()
+        guard stat(path, &status) == 0 else { throw TestFailure("no \(path)") }
+        return status.st_size
+    }
+
+    /// Writes pieces of 128 KiB until one fails; the number of the first that did.
+    private func fill(_ disk: inout BlockDriver, from first: Int = 0) throws -> Int {
+        for number in first..<1024 {
             let done = try disk.performForStatus(
                 .write, firstSector: UInt64(number) * 256, byteCount: 128 << 10
             ) { $0.initializeMemory(as: UInt8.self, repeating: UInt8(number % 250 + 1)) }

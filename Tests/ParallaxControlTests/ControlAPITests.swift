@@ -60,6 +60,15 @@ import Testing
             ("POST", "/v1/vdis/x/attachments", #"{"kind":"host"}"#, 400, "no kind of attachment"),
             ("POST", "/v1/vdis/x/attachments", #"{"kind":"vhost-user"}"#, 400, "needs the path"),
             ("DELETE", "/v1/vdis/x", "", 404, "no VDI called"),
+            ("GET", "/v1/store/grow", "", 405, "POST"),
+            ("POST", "/v1/store/shrink", "{}", 404, "not_found"),
+            ("POST", "/v1/store/grow", "", 400, "no body"),
+            ("GET", "/v1/store/clean", "", 405, "POST"),
+            ("POST", "/v1/store/clean", #"{"until":20}"#, 400, "not known"),
+            ("POST", "/v1/store/clean", #"{"until_percent":0}"#, 400, "cannot be free"),
+            ("POST", "/v1/store/clean", #"{"until_percent":101}"#, 400, "cannot be free"),
+            ("POST", "/v1/store/grow", #"{"size":1}"#, 400, "not known"),
+            ("POST", "/v1/store/grow", #"{"size_bytes":4096}"#, 400, "cannot shrink"),
         ]
         for (method, target, body, status, part) in cases {
             let answer = try await exchange(daemon, method, target, body)

@@ -20,7 +20,7 @@ struct FormatTests {
         Self.superblock.encode(to: block.base)
         #expect(word(block, 0) == Superblock.magic)
         #expect(String(decoding: block.bytes.prefix(8), as: UTF8.self) == "PARALLAX")
-        #expect(half(block, 8) == 2)
+        #expect(half(block, 8) == 3)
         #expect(half(block, 12) == 4096)
         #expect(word(block, 40) == Self.uuid.high)
         #expect(word(block, 48) == Self.uuid.low)
@@ -49,9 +49,10 @@ struct FormatTests {
     func newerSuperblock() {
         let block = BlockBuffer()
         var newer = Self.superblock
-        newer.version = 3
+        let version = Superblock.currentVersion + 1
+        newer.version = version
         newer.encode(to: block.base)
-        #expect(throws: Superblock.Fault.otherVersion(3)) {
+        #expect(throws: Superblock.Fault.otherVersion(version)) {
             try Superblock.decode(from: block.base)
         }
         newer = Self.superblock
@@ -174,7 +175,7 @@ struct FormatTests {
         #expect(decoded?.version.root == version.root)
         #expect(decoded?.parent == record.parent)
         #expect(decoded?.details == details.encoded)
-        var detailReader = ByteReader(block.base, count: writer.count, at: 96)
+        var detailReader = ByteReader(block.base, count: writer.count, at: VersionRecord.fixedBytes)
         #expect(SnapshotDetails.decode(from: &detailReader) == details)
         for length in 0..<record.encodedBytes {
             var short = ByteReader(block.base, count: length)

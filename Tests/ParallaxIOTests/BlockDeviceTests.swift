@@ -48,6 +48,25 @@ struct BlockDeviceTests {
         }
     }
 
+    @Test(
+        "a device that became larger has its new size when it is asked for; it is not made larger")
+    func growth() throws {
+        try withLoopDevice { path in
+            let store = try StoreFile.open(path: path)
+            #expect(try store.grow(to: nil) == 4 << 20)
+            expectRefusal(.deviceTooSmall(4 << 20)) {
+                _ = try store.grow(to: 6 << 20)
+                return store
+            }
+            let file = try #require(output("losetup", "--noheadings", "-O", "BACK-FILE", path))
+            truncate(file.trimmingCharacters(in: .whitespacesAndNewlines), 8 << 20)
+            try #require(output("losetup", "--set-capacity", path) != nil)
+            #expect(try store.grow(to: 6 << 20) == 8 << 20)
+            #expect(try store.grow(to: nil) == 8 << 20)
+            #expect(store.byteCount == 8 << 20)
+        }
+    }
+
     @Test("a device in use is refused, with the user's pid where it has one")
     func exclusive() throws {
         try withLoopDevice { path in

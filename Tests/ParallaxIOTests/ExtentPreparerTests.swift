@@ -19,6 +19,7 @@ struct ExtentPreparerTests {
 
     private func withPreparer(
         slots: Int, ready: Int, access: StoreFile.Access = .readWrite,
+        restNanoseconds: UInt64? = nil,
         _ body: (ExtentPreparer, StoreFile) throws -> Void
     ) throws {
         let path = "/tmp/io-test-extents-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
@@ -32,7 +33,8 @@ struct ExtentPreparerTests {
         let file = try #require(store)
         let preparer = ExtentPreparer(
             store: file, firstExtentOffset: Self.firstByte, extentBytes: Self.extentBytes,
-            readyCountMax: ready, allocator: SlotAllocator(slotCount: slots))
+            readyCountMax: ready, allocator: SlotAllocator(slotCount: slots),
+            restNanoseconds: restNanoseconds)
         try body(preparer, file)
         preparer.stop()
         #expect(preparer.status.readyCount == 0, "slots were kept after the stop")
@@ -129,6 +131,25 @@ struct ExtentPreparerTests {
         }
     }
 
+    @Test("of more who can wait than there are slots, the rest are told at once that it is full")
+    func morePatientThanSlots() throws {
+        for slots in [1, 3] {
+            try withPreparer(slots: slots, ready: 2) { preparer, _ in
+                try preparer.start()
+                let answers = Mutex<[UInt32?]>([])
+                for _ in 0..<slots + 4 {
+                    preparer.requestSlot(canWait: true) { slot in
+                        answers.withLock { $0.append(slot?.rawValue) }
+                    }
+                }
+                try waitUntil { answers.withLock { $0.count } == slots + 4 }
+                let given = answers.withLock { $0.compactMap(\.self) }
+                #expect(Set(given) == Set(0..<UInt32(slots)))
+                #expect(given.count == slots)
+            }
+        }
+    }
+
     @Test("who can wait gets a slot all the same when the log is in a hurry")
     func hurry() throws {
         try withPreparer(slots: 40, ready: 1) { preparer, _ in
@@ -178,6 +199,115 @@ struct ExtentPreparerTests {
             #expect(preparer.status.readyCount == 0)
             preparer.stop()
             #expect(preparer.status.freeCount == 1)
+        }
+    }
+
+    // MARK: Holes
+
+    /// Slots of the file behind which the file system has blocks.
+    private func backedSlots(_ store: StoreFile, of count: Int) -> [Int] {
+        (0..<count).filter {
+            parallax_range_has_blocks(
+                store.fileDescriptor, Self.offset(of: $0), UInt64(Self.extentBytes)) == 1
+        }
+    }
+
+    private func write(_ store: StoreFile, slot: Int, _ byte: UInt8) throws {
+        let memory = try AlignedMemory(byteCount: Self.extentBytes)
+        memory.bytes.fill(with: byte)
+        try store.write(at: Self.offset(of: slot), from: UnsafeRawBufferPointer(memory.bytes))
+    }
+
+    @Test("free slots that were used are punched out of the file, but for as many as are kept")
+    func punches() throws {
+        try withPreparer(slots: 12, ready: 2, restNanoseconds: 0) { preparer, store in
+            var slots: [ExtentSlot] = []
+            for slot in 0..<10 {
+                try expectRequest(preparer, gives: slot)
+                try write(store, slot: slot, 0xEE)
+                slots.append(ExtentSlot(UInt32(slot)))
+            }
+            #expect(backedSlots(store, of: 12) == Array(0..<10))
+            try preparer.start()
+            try waitUntil { preparer.status.readyCount == 2 }
+            // 9 stays in use, 10 and 11 are ready.
+            for slot in slots.dropLast() { preparer.releaseSlot(slot) }
+            try waitUntil { preparer.status.punchedBytes == UInt64(7 * Self.extentBytes) }
+            let backed = backedSlots(store, of: 12)
+            #expect(backed.suffix(3) == [9, 10, 11])
+            #expect(backed.count == 5, "\(backed)")
+            let memory = try AlignedMemory(byteCount: Self.extentBytes)
+            try store.read(at: Self.offset(of: 9), into: memory.bytes)
+            #expect(memory.bytes.isFilled(with: 0xEE))
+            var status = stat()
+            #expect(fstat(store.fileDescriptor, &status) == 0)
+            #expect(status.st_size == Int(Self.offset(of: 12)) + 65536)
+            #expect(status.st_blocks * 512 <= 6 * Self.extentBytes)
+        }
+    }
+
+    @Test("slots that were in use before the start are found and punched too")
+    func survey() throws {
+        try withPreparer(slots: 200, ready: 1, restNanoseconds: 0) { preparer, store in
+            for slot in [3, 150, 151, 199] { try write(store, slot: slot, 1) }
+            #expect(preparer.withAllocator { $0.markUsed(ExtentSlot(150)) })
+            try preparer.start()
+            try waitUntil { preparer.status.punchedBytes == UInt64(2 * Self.extentBytes) }
+            // The first is ready, and one is kept for the next.
+            let backed = backedSlots(store, of: 200)
+            #expect(backed == [0, 150, 199])
+        }
+    }
+
+    @Test(
+        "slots that are to rest for longer, or for ever, keep their blocks and are used again first",
+        arguments: [nil, 1 << 50] as [UInt64?])
+    func rests(restNanoseconds: UInt64?) throws {
+        try withPreparer(slots: 8, ready: 1, restNanoseconds: restNanoseconds) { preparer, store in
+            for slot in 0..<6 { try write(store, slot: slot, 1) }
+            try preparer.start()
+            try waitUntil { preparer.status.readyCount == 1 }
+            for _ in 0..<20 {
+                let answers = Mutex<[ExtentSlot?]>([])
+                preparer.requestSlot(canWait: true) { slot in answers.withLock { $0.append(slot) } }
+                try waitUntil { answers.withLock { !$0.isEmpty } }
+                let slot = try #require(answers.withLock { $0[0] })
+                preparer.releaseSlot(slot)
+            }
+            #expect(preparer.status.punchedBytes == 0)
+            let backed = backedSlots(store, of: 8)
+            #expect(backed.contains(0) && backed.contains(5))
+        }
+    }
+
+    @Test("punching never takes the content of a slot that was handed out again")
+    func racing() throws {
+        try withPreparer(slots: 8, ready: 1, restNanoseconds: 0) { preparer, store in
+            try preparer.start()
+            let wrong = Mutex(0)
+            let threads = try (0..<3).map { number in
+                try ShardThread(name: "owner") {
+                    guard let memory = try? AlignedMemory(byteCount: 4096) else { return }
+                    for round in 0..<150 {
+                        preparer.requestSlot { slot in
+                            guard let slot else { return }
+                            let byte = UInt8(truncatingIfNeeded: number * 50 + round)
+                            let place = Self.offset(of: Int(slot.rawValue))
+                            memory.bytes.fill(with: byte)
+                            try? store.write(at: place, from: UnsafeRawBufferPointer(memory.bytes))
+                            sched_yield()
+                            memory.bytes.fill(with: ~byte)
+                            try? store.read(at: place, into: memory.bytes)
+                            if !memory.bytes.isFilled(with: byte) { wrong.withLock { $0 += 1 } }
+                            preparer.releaseSlot(slot)
+                        }
+                    }
+                }
+            }
+            for thread in threads { thread.join() }
+            #expect(wrong.withLock { $0 } == 0)
+            preparer.stop()
+            #expect(preparer.status.freeCount == 8)
         }
     }
 }

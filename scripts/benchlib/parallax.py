@@ -115,6 +115,10 @@ class Parallax:
             stop_process(self.process)
             self.process = None
 
+    def restart(self):
+        self.stop()
+        return self.start()
+
     def kill(self):
         self.process.kill()
         self.process.wait()

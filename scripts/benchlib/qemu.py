@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The Parallax authors
-"""qemu-storage-daemon with a qcow2 disk on a vhost-user socket, and its QMP."""
+"""qemu-storage-daemon with a qcow2 or raw disk on a vhost-user socket, and its QMP."""
 
 import json
 import shutil
@@ -42,8 +42,9 @@ class QMP:
 class Qemu:
     """The top of a chain of images in `folder`: image-0 is the base."""
 
-    def __init__(self, context, name):
+    def __init__(self, context, name, driver="qcow2"):
         self.context = context
+        self.driver = driver
         self.folder = context.folder(name)
         self.socket = self.folder / "disk.sock"
         self.control = self.folder / "qmp.sock"
@@ -51,10 +52,10 @@ class Qemu:
         context.servers.append(self)
 
     def image(self, level):
-        return self.folder / f"image-{level}.qcow2"
+        return self.folder / f"image-{level}.{self.driver}"
 
     def make_base(self, size):
-        run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=falloc",
+        run(["qemu-img", "create", "-q", "-f", self.driver, "-o", "preallocation=falloc",
              str(self.image(0)), str(size)], "qemu-img create")
 
     def make_overlay(self, level):
@@ -86,11 +87,12 @@ class Qemu:
 
     def description(self, level):
         def node(number):
-            result = {"driver": "qcow2", "discard": "unmap",
+            result = {"driver": self.driver, "discard": "unmap",
                       "cache": {"direct": True},
                       "file": {"driver": "file", "filename": str(self.image(number)),
                                "aio": "io_uring", "cache": {"direct": True}}}
-            result["backing"] = node(number - 1) if number > 0 else None
+            if self.driver == "qcow2":
+                result["backing"] = node(number - 1) if number > 0 else None
             if number < level:
                 result["read-only"] = True
                 result["file"]["read-only"] = True
@@ -105,6 +107,10 @@ class Qemu:
     def discard(self):
         self.stop()
         shutil.rmtree(self.folder)
+
+    @property
+    def pid(self):
+        return self.process.pid
 
     def load(self, *arguments, **options):
         return Load(self.context, self.socket, *arguments, **options)

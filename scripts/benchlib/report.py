@@ -147,13 +147,17 @@ TABLES = {
 }
 
 
+def machine_line(results):
+    if "machine" not in results:
+        return ""
+    machine = results["machine"]
+    return (f"{machine['cpus']} CPUs ({machine['model']}), "
+            f"{machine['memory_bytes'] / GIB:.0f} GiB, Linux {machine['kernel']}, "
+            f"{machine['file_system']}.\n")
+
+
 def text(results):
-    parts = []
-    if "machine" in results:
-        machine = results["machine"]
-        parts.append(f"{machine['cpus']} CPUs ({machine['model']}), "
-                     f"{machine['memory_bytes'] / GIB:.0f} GiB, Linux {machine['kernel']}, "
-                     f"{machine['file_system']}.\n")
+    parts = [line] if (line := machine_line(results)) else []
     for name, make in TABLES.items():
         if name in results["results"]:
             rows = dict(results["results"][name])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The Parallax authors
-"""What every measurement of scripts/bench-versions needs: programs, loads, clocks, statistics."""
+"""What every measurement of the scripts beside it needs: programs, loads, clocks, statistics."""
 
 import json
 import mmap
@@ -18,7 +18,7 @@ class Failure(Exception):
 
 
 def say(text):
-    print(f"bench-versions: {text}", file=sys.stderr, flush=True)
+    print(f"{pathlib.Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
 
 
 def summary(seconds):
@@ -78,12 +78,14 @@ class Load:
     """parallax-bench on one device. It runs from the construction to `result`."""
 
     def __init__(self, context, socket, workload, depth, runtime=None, total=None, warmup=0.0,
-                 block="4K", size=None, seed=1, read_percent=70):
+                 block="4K", size=None, seed=1, read_percent=70, zipf=None):
         arguments = [context.program("parallax-bench"), "--json", "--socket", str(socket),
                      "--workload", workload, "--block-size", block, "--depth", str(depth),
                      "--seed", str(seed)]
         if workload == "mixed":
             arguments += ["--read-percent", str(read_percent)]
+        if zipf is not None:
+            arguments += ["--zipf", str(zipf)]
         if total is not None:
             arguments += ["--total", total]
         else:
@@ -159,6 +161,14 @@ class ThreadTimes:
         end = self.read()
         return {f"{name}_us": round((end[name] - self.begin[name]) / count / 1000, 1)
                 for name in end}
+
+
+def written_bytes(pid):
+    """Bytes that a process has sent to its devices."""
+    for line in pathlib.Path(f"/proc/{pid}/io").read_text().splitlines():
+        if line.startswith("write_bytes:"):
+            return int(line.split()[1])
+    raise Failure(f"process {pid} has no write_bytes")
 
 
 class DeviceProbe:

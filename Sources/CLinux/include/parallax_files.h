@@ -34,6 +34,9 @@ int parallax_fallocate(int fd, int mode, int64_t offset, int64_t byte_count);
 // is allocated but unwritten. 1, 0, or -EOPNOTSUPP where the file system cannot tell (FIEMAP).
 int parallax_range_is_written(int fd, uint64_t offset, uint64_t byte_count);
 
+// Whether the file system has any block for the range, written or not. 1, 0, or -EOPNOTSUPP.
+int parallax_range_has_blocks(int fd, uint64_t offset, uint64_t byte_count);
+
 // BLKGETSIZE64: the size of a block device.
 int parallax_block_device_size(int fd, uint64_t *byte_count);
 // BLKSSZGET: the smallest unit of an O_DIRECT transfer on a block device.

@@ -115,9 +115,11 @@ int parallax_store_permit(
 int parallax_store_watch(
     const struct parallax_xen_functions *functions, void *store, const char *path,
     const char *token);
-// Takes one watch event. 1: there was one. 0: there is none now. -errno: the connection is lost.
-int parallax_store_next_watch(const struct parallax_xen_functions *functions, void *store);
-// As above, and waits for one.
+// Takes one watch event. 1: there was one, and what has changed is in `path`, cut to its capacity.
+// 0: there is none now. -errno: the connection is lost.
+int parallax_store_next_watch(
+    const struct parallax_xen_functions *functions, void *store, char *path, size_t capacity);
+// Waits for a watch event and takes it; results as above.
 int parallax_store_wait_watch(const struct parallax_xen_functions *functions, void *store);
 // 0 is no transaction.
 uint32_t parallax_store_begin(const struct parallax_xen_functions *functions, void *store);

@@ -9,6 +9,8 @@ package struct Daemon: Sendable {
     /// How often attachments that do not serve are tried again: the directory of a guest's socket
     /// is often made later than we start.
     private static let retrySeconds = 5
+    /// How often the store's space is looked at.
+    private static let watchSeconds = 5
 
     private let configuration: DaemonConfiguration
     private let log: Logger
@@ -66,9 +68,16 @@ package struct Daemon: Sendable {
                 try await Task.sleep(for: .seconds(Self.retrySeconds))
             } while true
         }
+        let watching = Task {
+            repeat {
+                await plane.watchSpace()
+                try await Task.sleep(for: .seconds(Self.watchSeconds))
+            } while true
+        }
         let following = Task { await XenFollower(log: log).run(plane) }
         for await _ in stop { break }
         restoring.cancel()
+        watching.cancel()
         following.cancel()
     }
 }

@@ -60,6 +60,13 @@ package struct DaemonCommand: ParsableCommand {
             valueName: "level"))
     package var logLevel: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "When space that stays free goes back from a store's file to its file system "
+                + "(default: \(DaemonConfiguration.defaultPunchAfterSeconds)).",
+            valueName: "seconds|never"))
+    package var punchAfter: String?
+
     package init() {}
 
     /// Flags over file over defaults.
@@ -72,6 +79,7 @@ package struct DaemonCommand: ParsableCommand {
         flags.engine = engine
         flags.cacheSize = cacheSize
         flags.logLevel = logLevel
+        flags.punchAfter = punchAfter
         let file = try ConfigurationFile.load(path: config)
         return try DaemonConfiguration(flags: flags, file: file)
     }

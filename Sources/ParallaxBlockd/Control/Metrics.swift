@@ -36,6 +36,19 @@ enum Metrics {
             "parallax_store_used_bytes", "Bytes of extents in use.", [([], store.usedBytes)])
         page.gauge(
             "parallax_store_free_bytes", "Bytes of extents that are free.", [([], store.freeBytes)])
+        page.gauge(
+            "parallax_store_full_percent", "Live and reserved, of all extents.",
+            [([], store.fullPercent)])
+        guard let host = store.host else { return }
+        page.gauge(
+            "parallax_store_file_allocated_bytes", "What the store's file takes.",
+            [([], host.allocatedBytes)])
+        page.counter(
+            "parallax_store_file_punched_bytes_total", "Bytes that its file system got back.",
+            [([], host.punchedBytes)])
+        page.gauge(
+            "parallax_store_file_failing", "1 while its file system has no space for it.",
+            [([], host.problem == nil ? 0 : 1)])
     }
 
     private static func addVDIs(_ vdis: [VDIDescription], to page: inout Page) {
@@ -96,6 +109,32 @@ enum Metrics {
                 "parallax_checksum_errors_total", "Blocks that failed their checksum.",
                 \.checksumErrors
             ),
+            ("parallax_log_bytes_total", "Bytes that went to the log.", \.space.logBytes),
+            (
+                "parallax_no_space_total", "Requests refused for want of space.",
+                \.space.refusedRequests
+            ),
+            (
+                "parallax_nodes_passed_over_total", "Nodes of deletions that could not be read.",
+                \.space.nodesPassedOver
+            ),
+            (
+                "parallax_cleaned_extents_total", "Extents that the cleaner has emptied.",
+                \.cleaner.cleanedExtents
+            ),
+            (
+                "parallax_cleaner_moved_bytes_total", "Live bytes that it has moved.",
+                \.cleaner.movedBytes
+            ),
+            ("parallax_cleaner_read_bytes_total", "Bytes that it has read.", \.cleaner.readBytes),
+            (
+                "parallax_cleaner_written_bytes_total", "Bytes that it has written.",
+                \.cleaner.writtenBytes
+            ),
+            (
+                "parallax_cleaner_damaged_blocks_total", "Blocks that it could not move.",
+                \.cleaner.damagedBlocks
+            ),
         ]
     }
 
@@ -107,6 +146,27 @@ enum Metrics {
             ("parallax_extents_free", "Extents that are free.", \.extentsFree),
             ("parallax_cache_bytes", "Memory that the caches hold.", \.cacheBytes),
             ("parallax_cache_limit_bytes", "Memory that the caches may hold.", \.cacheLimitBytes),
+            ("parallax_live_bytes", "Blocks that something refers to.", \.space.liveBytes),
+            ("parallax_dead_bytes", "Garbage in extents in use.", \.space.deadBytes),
+            ("parallax_reserved_bytes", "Kept free for deletions.", \.space.reservedBytes),
+            (
+                "parallax_reclaims_waiting", "Deleted snapshots and VDIs to be given back.",
+                \.space.reclaimsWaiting
+            ),
+            ("parallax_reclaiming", "1 while one is given back.", \.reclaimingCount),
+            ("parallax_cleaning", "1 while the cleaner works.", \.cleaningCount),
+            (
+                "parallax_cleaner_urgent", "1 while writes wait for the cleaner.",
+                \.cleanerUrgentCount
+            ),
+            (
+                "parallax_cleaner_broken", "1 when it rests because its I/O failed.",
+                \.cleanerBrokenCount
+            ),
+            (
+                "parallax_forwarded_blocks", "Blocks known by another address than their place.",
+                \.cleaner.forwardedBlocks
+            ),
         ]
     }
 
@@ -147,4 +207,11 @@ enum Metrics {
             return result
         }
     }
+}
+
+extension ShardDescription {
+    fileprivate var reclaimingCount: UInt64 { space.reclaiming ? 1 : 0 }
+    fileprivate var cleaningCount: UInt64 { cleaner.active ? 1 : 0 }
+    fileprivate var cleanerUrgentCount: UInt64 { cleaner.urgent ? 1 : 0 }
+    fileprivate var cleanerBrokenCount: UInt64 { cleaner.broken ? 1 : 0 }
 }

@@ -1,24 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+package import ParallaxControl
+
 /// An open store with its shards running: what the control plane is given to control.
 package struct StoreRuntime: Sendable {
     package var identity: StoreIdentity
     package var shards: [any ShardControl]
+    /// Makes the store larger while it is used; nil: as large as its block device is now. One at a
+    /// time. Failures are `ControlError`.
+    package var grow: @Sendable (UInt64?) async throws -> StoreIdentity
+    /// Makes the cleaner work until so many percent of the store are free, or nothing is left that is
+    /// worth it (nil: only that). Returns when it has begun.
+    package var clean: @Sendable (UInt64?) async throws -> Void
+    /// Of a store in a file; nil for a block device. From any thread, at any time.
+    package var hostSpace: @Sendable () -> HostSpace?
     /// Called once, after every shard has shut down: gives the store's lock back.
     package var close: @Sendable () async -> Void
 
     package init(
         identity: StoreIdentity, shards: [any ShardControl],
+        grow: @escaping @Sendable (UInt64?) async throws -> StoreIdentity,
+        clean: @escaping @Sendable (UInt64?) async throws -> Void = { _ in },
+        hostSpace: @escaping @Sendable () -> HostSpace? = { nil },
         close: @escaping @Sendable () async -> Void
     ) {
         self.identity = identity
         self.shards = shards
+        self.grow = grow
+        self.clean = clean
+        self.hostSpace = hostSpace
         self.close = close
     }
 }
 
-/// The facts about a store that never change while it is open.
+/// The facts about a store; while it is open only a growth changes them.
 package struct StoreIdentity: Equatable, Sendable {
     package var path: String
     /// Lower case, in the usual 8-4-4-4-12 form; part of a file name.

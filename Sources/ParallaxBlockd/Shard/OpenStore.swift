@@ -22,7 +22,9 @@ func openStore(
     let pool = ExtentPreparer(
         store: file, extentBytes: Int(opened.superblock.extentBytes),
         readyCountMax: 2 * Int(opened.superblock.streamCount),
-        allocator: SlotAllocator(slotCount: Int(opened.superblock.slotCount)))
+        allocator: SlotAllocator(slotCount: Int(opened.superblock.slotCount)),
+        restNanoseconds: opened.superblock.isPreallocated
+            ? nil : configuration.punchAfterSeconds.map { $0 * 1_000_000_000 })
     let directory = NBDDirectory()
     let peers = ShardPeers()
     var starts: [ShardStart] = []
@@ -36,13 +38,13 @@ func openStore(
     directory.connect(starts.map(\.handle.mailbox))
     peers.connect(starts.map(\.handle.mailbox))
     try await listen(starts, configuration)
+    let grower = StoreGrower(
+        file: file, superblock: opened.superblock, pool: pool, shards: starts.map(\.handle))
     return StoreRuntime(
-        identity: StoreIdentity(
-            path: configuration.storePath, uuid: opened.superblock.uuid.description,
-            sizeBytes: opened.superblock.storeBytes,
-            extentBytes: opened.superblock.extentBytes,
-            extentCount: UInt64(opened.superblock.slotCount)),
-        shards: starts.map(\.handle),
+        identity: grower.identity, shards: starts.map(\.handle),
+        grow: { try await grower.grow(to: $0) },
+        clean: { try await grower.clean(untilFreePercent: $0) },
+        hostSpace: { grower.hostSpace },
         close: { [threads = starts.map(\.thread)] in
             for thread in threads { thread.join() }
             pool.stop()

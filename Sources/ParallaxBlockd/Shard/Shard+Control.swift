@@ -55,6 +55,14 @@ extension Shard where ShardReactor: ~Copyable {
             engine.supplyExtent(slot)
             if slot == nil { peers.askForSpace(from: index) }
         case .spaceIsShort: engine.giveBackSpace()
+        case .grow(let superblock, let reply):
+            engine.grow(to: superblock)
+            reply.resume()
+        case .freeSpace: engine.noteFreeSpace()
+        case .clean(let goal, let reply):
+            engine.noteFreeSlots(pool.freeSlotCount)
+            engine.requestCleaning(untilFreeSlots: goal)
+            reply.resume()
         }
     }
 
@@ -89,7 +97,42 @@ extension Shard where ShardReactor: ~Copyable {
         status.cacheLimitBytes = UInt64(statistics.nodeFrames * blockBytes)
         status.deviceErrors = statistics.deviceErrors
         status.checksumErrors = statistics.checksumFailures
+        status.space = space(statistics)
+        status.cleaner = cleaner(statistics)
         return status
+    }
+
+    private func cleaner(_ statistics: EngineStatistics) -> CleanerDescription {
+        var cleaner = CleanerDescription()
+        cleaner.active = statistics.isCleaning
+        cleaner.asked = engine.isCleaningToGoal
+        cleaner.urgent = statistics.isCleaningUrgent
+        cleaner.broken = statistics.isCleanerBroken
+        cleaner.rounds = statistics.cleanerRounds
+        cleaner.cleanedExtents = statistics.cleanedExtents
+        cleaner.movedBytes = statistics.movedBlocks * UInt64(blockBytes)
+        cleaner.readBytes = statistics.cleanerReadBytes
+        cleaner.writtenBytes = statistics.cleanerWrittenBytes
+        cleaner.damagedBlocks = statistics.cleanerDamagedBlocks
+        cleaner.forwardedBlocks = UInt64(statistics.forwardedBlocks)
+        cleaner.startsBelowBytes = UInt64(engine.cleaningThreshold) * engine.superblock.extentBytes
+        return cleaner
+    }
+
+    private func space(_ statistics: EngineStatistics) -> SpaceDescription {
+        let block = UInt64(blockBytes)
+        let inUse = UInt64(statistics.extents - statistics.leasedExtents)
+        let written = inUse * engine.superblock.extentBytes - statistics.logRoomBlocks * block
+        var space = SpaceDescription()
+        space.liveBytes = statistics.liveBlocks * block
+        space.deadBytes = written - min(written, space.liveBytes)
+        space.reservedBytes = statistics.reservedBlocks * block
+        space.reclaiming = statistics.isReclaiming
+        space.reclaimsWaiting = UInt64(statistics.reclaimsWaiting)
+        space.nodesPassedOver = statistics.nodesPassedOver
+        space.refusedRequests = refusedRequests
+        space.logBytes = statistics.chunkBytes
+        return space
     }
 
     /// Time that a shutdown may take before the shard ends without a checkpoint: the log is

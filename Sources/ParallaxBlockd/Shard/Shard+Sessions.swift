@@ -36,14 +36,7 @@ extension Shard where ShardReactor: ~Copyable {
     mutating func finishBatch(vhost session: UInt32) {
         let device = sessions.vhost(session)
         device.pointee.finishBatch(registrar: &reactor, requests: &requests)
-        while let notice = device.pointee.takeNotice() {
-            let name = device.pointee.export.name
-            switch notice.weight {
-            case .detail: log.debug("VDI \(name): \(notice.text)")
-            case .event: log.info("VDI \(name): \(notice.text)")
-            case .problem: log.warning("VDI \(name): \(notice.text)")
-            }
-        }
+        passOnNotices(of: device)
         if device.pointee.isDrained { end(session) }
     }
 

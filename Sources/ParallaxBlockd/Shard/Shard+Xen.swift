@@ -66,14 +66,7 @@ extension Shard where ShardReactor: ~Copyable {
     mutating func finishBatch(xen session: UInt32) {
         let device = sessions.xen(session)
         device.pointee.finishBatch(registrar: &reactor, requests: &requests)
-        while let notice = device.pointee.takeNotice() {
-            let name = device.pointee.export.name
-            if notice.isProblem {
-                log.warning("VDI \(name): \(notice.text)")
-            } else {
-                log.info("VDI \(name): \(notice.text)")
-            }
-        }
+        passOnNotices(of: device)
         if device.pointee.isDrained { end(session) }
     }
 

@@ -53,6 +53,8 @@ struct Shard<ShardReactor: Reactor & ~Copyable>: ~Copyable {
     var isStopping = false
     var hasReportedFailure = false
     var reportedChecksumFailures: UInt64 = 0
+    /// Requests that the engine had no space for.
+    var refusedRequests: UInt64 = 0
 
     init(
         _ description: ShardDescriptor, engine: consuming Engine, reactor: consuming ShardReactor
@@ -166,6 +168,7 @@ extension Shard where ShardReactor: ~Copyable {
 
     private mutating func deliverReplies() {
         while let reply = engine.nextReply() {
+            if reply.status == .noSpace { refusedRequests += 1 }
             switch sessions.kind(reply.session) {
             case .vhost:
                 sessions.vhost(reply.session).pointee.complete(
@@ -214,7 +217,7 @@ extension Shard where ShardReactor: ~Copyable {
     }
 
     private mutating func exchangeExtents() {
-        while let slot = engine.takeReleasedSlot() { pool.releaseSlot(slot) }
+        engine.noteFreeSlots(pool.freeSlotCount)
         while engine.wantedExtents > 0 {
             engine.noteExtentRequested()
             pool.requestSlot(canWait: !engine.needsExtentNow) { [mailbox] slot in

@@ -36,6 +36,12 @@ enum ShardMessage: Sendable {
     case extent(ExtentSlot?)
     /// Another shard finds the store full.
     case spaceIsShort
+    /// The superblock on the medium has more slots now.
+    case grow(Superblock, ShardReply<Void>)
+    /// The allocator has slots again.
+    case freeSpace
+    /// Clean until so many slots of the store are free, or nothing is left that is worth it.
+    case clean(untilFreeSlots: Int, ShardReply<Void>)
 }
 
 extension Mailbox {
@@ -112,6 +118,14 @@ struct ShardHandle: ShardControl {
     }
 
     func status() async throws -> ShardStatus { try await ask { .status($0) } }
+
+    func grow(to superblock: Superblock) async throws { try await ask { .grow(superblock, $0) } }
+
+    func noteFreeSpace() { mailbox.post(.freeSpace) }
+
+    func clean(untilFreeSlots goal: Int) async throws {
+        try await ask { .clean(untilFreeSlots: goal, $0) }
+    }
 
     func shutdown() async {
         // The shard always answers; it has nothing to throw.

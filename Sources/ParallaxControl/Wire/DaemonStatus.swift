@@ -76,10 +76,19 @@ package struct StoreStatus: Codable, Sendable {
     package var extentCount: UInt64
     package var extentsUsed: UInt64
     package var extentsFree: UInt64
+    /// Sums over the shards; see `SpaceDescription`.
+    package var liveBytes: UInt64
+    package var deadBytes: UInt64
+    package var reservedBytes: UInt64
+    /// What is live or reserved, in percent of all extents. Near 100 writes are refused.
+    package var fullPercent: UInt64
+    /// Only of a store in a file.
+    package var host: HostSpace?
 
     package init(
         path: String, uuid: String, sizeBytes: UInt64, usedBytes: UInt64, freeBytes: UInt64,
-        extentBytes: UInt64, extentCount: UInt64, extentsUsed: UInt64, extentsFree: UInt64
+        extentBytes: UInt64, extentCount: UInt64, extentsUsed: UInt64, extentsFree: UInt64,
+        liveBytes: UInt64, deadBytes: UInt64, reservedBytes: UInt64, host: HostSpace?
     ) {
         self.path = path
         self.uuid = uuid
@@ -90,6 +99,12 @@ package struct StoreStatus: Codable, Sendable {
         self.extentCount = extentCount
         self.extentsUsed = extentsUsed
         self.extentsFree = extentsFree
+        self.liveBytes = liveBytes
+        self.deadBytes = deadBytes
+        self.reservedBytes = reservedBytes
+        let all = max(1, extentCount * extentBytes)
+        fullPercent = min(100, (liveBytes + reservedBytes) / max(1, all / 100))
+        self.host = host
     }
 
     enum CodingKeys: String, CodingKey {
@@ -102,5 +117,10 @@ package struct StoreStatus: Codable, Sendable {
         case extentCount = "extent_count"
         case extentsUsed = "extents_used"
         case extentsFree = "extents_free"
+        case liveBytes = "live_bytes"
+        case deadBytes = "dead_bytes"
+        case reservedBytes = "reserved_bytes"
+        case fullPercent = "full_percent"
+        case host
     }
 }

@@ -22,6 +22,8 @@ package struct ShardDescription: Codable, Equatable, Sendable {
     package var cacheLimitBytes: UInt64 = 0
     package var deviceErrors: UInt64 = 0
     package var checksumErrors: UInt64 = 0
+    package var space = SpaceDescription()
+    package var cleaner = CleanerDescription()
 
     package init(index: Int) { self.index = index }
 
@@ -43,5 +45,7 @@ package struct ShardDescription: Codable, Equatable, Sendable {
         case cacheLimitBytes = "cache_limit_bytes"
         case deviceErrors = "device_errors"
         case checksumErrors = "checksum_errors"
+        case space
+        case cleaner
     }
 }

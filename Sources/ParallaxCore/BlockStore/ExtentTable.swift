@@ -292,3 +292,19 @@ extension ExtentTable {
         return sum
     }
 }
+
+extension ExtentTable {
+    /// Makes room for the extents of a store that has grown. A smaller count changes nothing.
+    mutating func grow(slotCount: Int) {
+        guard slotCount > capacity else { return }
+        let larger = UnsafeMutablePointer<Extent>.allocate(capacity: slotCount)
+        larger.update(from: entries, count: count)
+        entries.deallocate()
+        entries = larger
+        capacity = slotCount
+        indexOf = IntegerMap(capacity: slotCount)
+        while indexOfSlot.count < slotCount { indexOfSlot.append(-1) }
+        livePages.grow(slotCount: slotCount)
+        for index in 0..<count { indexOf.insert(entries[index].number.rawValue, UInt32(index)) }
+    }
+}

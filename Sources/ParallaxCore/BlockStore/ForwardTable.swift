@@ -278,7 +278,8 @@ extension ForwardTable {
         _ content: UnsafeRawPointer, depth pageDepth: Int, prefix: UInt64,
         reference: BlockReference
     ) -> Bool {
-        guard pageDepth <= Self.depthLimit, pageDepth == 0 ? prefix == 0 : prefix >> UInt64(pageDepth) == 0
+        guard pageDepth <= Self.depthLimit,
+            pageDepth == 0 ? prefix == 0 : prefix >> UInt64(pageDepth) == 0
         else { return false }
         var page = Page(entries: Self.emptyEntries(), depth: pageDepth, prefix: prefix)
         page.reference = reference

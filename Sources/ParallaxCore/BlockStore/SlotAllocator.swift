@@ -9,7 +9,7 @@
 package struct SlotAllocator: Sendable {
     private var words: [UInt64]
     private var firstMaybeFree = 0
-    package let slotCount: Int
+    package private(set) var slotCount: Int
     package private(set) var freeCount: Int
 
     package init(slotCount: Int) {
@@ -56,5 +56,18 @@ package struct SlotAllocator: Sendable {
         words[index / 64] &= ~(1 << UInt64(index % 64))
         firstMaybeFree = min(firstMaybeFree, index / 64)
         freeCount += 1
+    }
+
+    /// Adds free slots behind the last one. A smaller count changes nothing.
+    package mutating func grow(slotCount newCount: Int) {
+        guard newCount > slotCount else { return }
+        if slotCount % 64 != 0 {
+            words[words.count - 1] &= ~(~0 << UInt64(slotCount % 64))
+            firstMaybeFree = min(firstMaybeFree, words.count - 1)
+        }
+        words += Array(repeating: 0, count: (newCount + 63) / 64 - words.count)
+        if newCount % 64 != 0 { words[words.count - 1] |= ~0 << UInt64(newCount % 64) }
+        freeCount += newCount - slotCount
+        slotCount = newCount
     }
 }

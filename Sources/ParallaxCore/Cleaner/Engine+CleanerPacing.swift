@@ -82,7 +82,8 @@ extension Engine {
         for index in 0..<forest.extents.count where isVictim(forest.extents[index], dead) {
             let extent = forest.extents[index]
             let share = Double(extent.live) / Double(superblock.extentBlocks)
-            let age = pacing.isUrgent ? 1 : Double(appliedLSN.rawValue - extent.lastLSN.rawValue + 1)
+            let age =
+                pacing.isUrgent ? 1 : Double(appliedLSN.rawValue - extent.lastLSN.rawValue + 1)
             candidates.append(((1 - share) / (1 + share) * age, extent.number, Int(extent.live)))
         }
         candidates.sort { $0.score > $1.score }

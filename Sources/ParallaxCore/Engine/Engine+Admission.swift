@@ -147,6 +147,8 @@ extension Engine {
     private mutating func skipHole(_ index: Int) -> Bool {
         let operation = requests[index].request.operation
         guard operation == .discard || operation == .writeZeroes else { return false }
+        // After a failure what is a hole may have been written: the next start will tell.
+        guard failure == nil else { return false }
         let next = requests[index].nextSector
         let end = requests[index].endSector
         let perBlock = UInt64(sectorsPerBlock)

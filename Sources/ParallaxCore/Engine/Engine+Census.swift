@@ -13,6 +13,9 @@ package struct EngineCensus: Sendable {
     package var recordedExclusive: [SnapshotIdentifier: UInt64?] = [:]
     package var liveNodes = 0
     package var countedNodes = 0
+    /// Live data blocks that were found, and those that VDIs and versions are charged with.
+    package var dataBlocks = 0
+    package var bornBlocks: UInt64 = 0
     package var problems: [String] = []
 
     package init() {}
@@ -70,6 +73,20 @@ extension Engine {
         }
         compareBits(&taker)
         taker.census.liveNodes = taker.nodes.count
+        let tables =
+            catalog.pages.pages.filter { !$0.reference.isHole }.count
+            + catalog.pages.index.filter { !$0.isHole }.count
+            + forest.forwards.pages.filter { !$0.reference.isHole }.count
+            + forest.forwards.abandoned.count
+            + forest.extents.livePages.references.filter { !$0.isHole }.count
+        taker.census.dataBlocks = taker.blocks.count - taker.nodes.count - tables
+        for handle in 0..<catalog.count where catalog.vdis[handle].kind == .head {
+            taker.census.bornBlocks += catalog.vdis[handle].bornBlocks
+            taker.census.bornBlocks -= catalog.vdis[handle].freedOfParent
+        }
+        for row in 0..<catalog.versions.count where catalog.versions[row].state != .free {
+            taker.census.bornBlocks += catalog.versions[row].bornBlocks
+        }
         taker.census.countedNodes = forest.liveNodes
         for index in 0..<forest.extents.count where forest.extents[index].live > 0 {
             let extent = forest.extents[index]
@@ -101,7 +118,8 @@ extension Engine {
         forest.forwards.forEach { _, place in places.insert(place.rawValue) }
         if places.count != names || !places.isSubset(of: taker.blocks) {
             taker.census.problems.append(
-                "of \(names) forwards \(places.intersection(taker.blocks).count) lead to a live block")
+                "of \(names) forwards \(places.intersection(taker.blocks).count) lead to a live block"
+            )
         }
     }
 

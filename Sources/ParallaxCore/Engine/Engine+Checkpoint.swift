@@ -58,6 +58,7 @@ extension Engine {
         let start = log.replayStart()
         returnSurplusLeases(replayLSN: start.lsn)
         forest.cache.freezeForCheckpoint()
+        settleReclaim()
         freezePages()
         freezeForwards()
         forest.extents.beginCheckpoint()

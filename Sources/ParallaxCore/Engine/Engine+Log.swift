@@ -140,6 +140,7 @@ extension Engine {
         extentsRequested -= 1
         guard let slot else {
             // The first time the other streams are given a moment to return what they can.
+            if wasRefusedExtent && now < nextExtentRetry { return }
             isStoreFull = wasRefusedExtent
             nextExtentRetry = now + (isStoreFull ? 50_000_000 : Self.peerPatienceNanoseconds)
             wasRefusedExtent = true

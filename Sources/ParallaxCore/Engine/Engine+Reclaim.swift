@@ -247,6 +247,7 @@ extension Engine {
         case .failure(let wait): return .failure(wait)
         }
         let entries = forest.cache.entries(frame)
+        var freed: UInt64 = 0
         for slot in 0..<radixFanout {
             let entry = entries[slot]
             guard !entry.isHole, entry.birth > floor,
@@ -254,10 +255,12 @@ extension Engine {
             else { continue }
             if job.purpose == .free {
                 forest.removeLive(entry.address)
+                freed += 1
             } else {
                 job.counted += 1
             }
         }
+        catalog.noteFreed(freed, of: job.target)
         return .success(())
     }
 
@@ -268,10 +271,19 @@ extension Engine {
         }
         switch job.purpose {
         case .free:
+            catalog.settleFreed(head: head, parent: row)
             catalog.vdis[head].reclaimLevel = Int8(job.level)
             catalog.vdis[head].reclaimCursor = job.cursor
         case .count: catalog.vdis[head].countedBelow = job.cursor
         }
+    }
+
+    /// Before the records are frozen: what the child's head has let go of is not charged any more.
+    mutating func settleReclaim() {
+        guard let job = catalog.reclaim.job, job.purpose == .free, let row = job.target.row,
+            let head = catalog.versions[row].firstChild.handle
+        else { return }
+        catalog.settleFreed(head: head, parent: row)
     }
 
     private mutating func finishReclaim() {
@@ -296,6 +308,7 @@ extension Engine {
     private mutating func removeVersion(_ row: Int) {
         let child = catalog.versions[row].firstChild
         let parent = catalog.versions[row].parent
+        catalog.bequeath(row, to: child)
         if child.isNone {
             catalog.removeChild(.snapshot(row))
         } else {

@@ -29,6 +29,7 @@ extension Engine {
             }
         }
         try link(loaded, root)
+        catalog.sumBirths()
         catalog.pages.finishLoad()
         try resumeReclaim(tables, root)
     }

@@ -159,7 +159,9 @@ extension Engine {
     private static let yieldNanoseconds: UInt64 = 1_000_000_000
 
     /// Others need what is held in advance, and nothing here waits for it.
-    private var isYielding: Bool { now < yieldUntil && staging.isEmpty }
+    private var isYielding: Bool {
+        now < yieldUntil && staging.isEmpty && catalog.waiting.isEmpty
+    }
 
     /// Leases without which deletions, and what they entail, would still be possible.
     private var neededLeases: Int {

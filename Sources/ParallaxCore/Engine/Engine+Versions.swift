@@ -24,6 +24,7 @@ extension Engine {
             return changeHead(identifier) { engine, handle in
                 engine.catalog.vdis[handle].isTemplate = attributes.isTemplate
                 engine.catalog.policies[handle] = attributes.policy
+                engine.catalog.vdis[handle].setQuota(attributes.quotaBytes)
                 engine.catalog.resizeRecord(handle)
             }
         case .delete(let identifier): return delete(identifier)
@@ -212,6 +213,7 @@ extension Engine {
             .version(row), bytes: Int(version.recordBytes))
         catalog.versions[row].isHeld = catalog.versions.decodedDetails(row).isHeld
         settleLosses(handle)
+        catalog.moveBirths(from: handle, to: row)
         catalog.replaceChild(.head(handle), with: .snapshot(row))
         if state != .deleted { catalog.appendSnapshot(row, to: handle) }
         catalog.vdis[handle].mutableStamp = forest.cache.freezeForVersion()

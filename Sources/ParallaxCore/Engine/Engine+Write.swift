@@ -21,6 +21,7 @@ extension Engine {
             }
         case .loading, .starved: return
         }
+        guard admitCharge(part) else { return }
         parts[part].phase = .staging
         if staging.isEmpty {
             stage(part)
@@ -54,7 +55,7 @@ extension Engine {
             starved.append(part, &parts)
             return
         }
-        guard takeBounce(part), lookUp(part) else { return }
+        guard takeBounce(part), lookUp(part), admitCharge(part) else { return }
         parts[part].phase = .reading
         sendReads(part, toBounce: true)
         if parts[part].outstanding == 0 { finishModifyRead(part) }
@@ -245,6 +246,9 @@ extension Engine {
         leaveEpoch(part)
         unlock(part)
         returnLoadPermit(part)
+        if finished.charge > 0 {
+            catalog.vdis[Int(finished.vdi)].pendingCharge -= UInt64(finished.charge)
+        }
         parts.giveBack(part)
         let index = Int(finished.request)
         if finished.status != .ok && requests[index].status == .ok {

@@ -23,11 +23,12 @@
 /// E3 a block is handed to a guest only if its checksum is right (promise 5).
 package struct Engine: ~Copyable {
     let configuration: EngineConfiguration
-    package let superblock: Superblock
+    package internal(set) var superblock: Superblock
     var forest: RadixForest
     var log: LogWriter
     var catalog: Catalog
     var cleaner: Cleaner
+    var renaming = RenamingSweep()
 
     var requests: SlotTable<PendingRequest>
     var parts: SlotTable<RequestPart>
@@ -228,6 +229,7 @@ extension Engine {
         advanceReclaim()
         advanceDiffs()
         advanceCleaner()
+        advanceRenaming()
         advanceCheckpoint()
         stageWaitingParts()
         sealIfWorthwhile()
@@ -276,6 +278,7 @@ extension Engine {
         statistics.isCleaning = !cleaner.isQuiet
         statistics.isCleaningUrgent = cleaner.pacing.isUrgent
         statistics.liveBlocks = UInt64(forest.extents.liveTotal)
+        addSpace(to: &statistics)
         return statistics
     }
 

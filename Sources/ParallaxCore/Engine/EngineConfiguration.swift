@@ -21,6 +21,8 @@ package struct EngineConfiguration: Sendable {
     package var cleanerBatchBlocks = 8192
     /// Cleaning begins when fewer slots of the store are free than this, in thousandths.
     package var cleaningPermille = 25
+    /// Blocks that must have been moved before leaves are gone through for them.
+    package var leastNamesForSweep = 65536
 
     package init() {}
 }
@@ -71,6 +73,14 @@ package struct EngineStatistics: Sendable {
     package var isCleaningUrgent = false
     /// Its reads or writes failed; it rests until the next start.
     package var isCleanerBroken = false
+    /// Blocks behind the log's head in its extent: nothing is in them yet.
+    package var logRoomBlocks: UInt64 = 0
+    /// Blocks that guests' writes leave free for deletions and checkpoints.
+    package var reservedBlocks: UInt64 = 0
+    /// Whether the blocks of a deleted version or VDI are being given back.
+    package var isReclaiming = false
+    /// Deleted versions and VDIs that wait for that, the one under way not counted.
+    package var reclaimsWaiting = 0
 
     package init() {}
 }

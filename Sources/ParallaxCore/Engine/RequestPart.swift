@@ -74,6 +74,8 @@ struct RequestPart: BitwiseCopyable {
     var bounce: Int32 = -1
     /// Holds the lock on its block.
     var holdsLock = false
+    /// Blocks that it will add to what is charged to a VDI with a quota.
+    var charge: UInt16 = 0
     /// Holds a permit to load nodes.
     var mayLoad = false
     var status = BlockStatus.ok

@@ -11,16 +11,19 @@ package struct FormatOptions: Sendable {
     /// Random.
     package var uuid: StoreUUID
     package var createdAtNanoseconds: UInt64
+    /// The medium's space is allocated, and free extents keep theirs.
+    package var isPreallocated: Bool
 
     package init(
         sizeBytes: UInt64, extentBytes: UInt64 = 64 << 20, streamCount: Int = 1, uuid: StoreUUID,
-        createdAtNanoseconds: UInt64
+        createdAtNanoseconds: UInt64, isPreallocated: Bool = false
     ) {
         self.sizeBytes = sizeBytes
         self.extentBytes = extentBytes
         self.streamCount = streamCount
         self.uuid = uuid
         self.createdAtNanoseconds = createdAtNanoseconds
+        self.isPreallocated = isPreallocated
     }
 }
 
@@ -97,6 +100,7 @@ package enum Store {
                 .invalidOptions, "The store has too many extents; use a larger extent size.")
         }
         return Superblock(
+            compatibleFeatures: options.isPreallocated ? Superblock.preallocatedFeature : 0,
             uuid: options.uuid, storeBytes: size, extentBytes: options.extentBytes,
             slotCount: UInt32(slots), streamCount: UInt32(options.streamCount), generation: 1,
             createdAtNanoseconds: options.createdAtNanoseconds)
@@ -138,8 +142,10 @@ package enum Store {
             }
         }
         guard
+            // A growth that was cut off between its two writes has left copies of one generation.
             let (newest, newestCopy) = valid.max(by: {
-                $0.superblock.generation < $1.superblock.generation
+                ($0.superblock.generation, $0.superblock.storeBytes)
+                    < ($1.superblock.generation, $1.superblock.storeBytes)
             })
         else { throw unusable(faults.map(\.fault)) }
         for case .otherVersion in faults.map(\.fault) { throw unusable(faults.map(\.fault)) }
@@ -182,7 +188,7 @@ package enum Store {
             "Both copies of the store's superblock are damaged; restore the store from a backup.")
     }
 
-    private static func writeSuperblock(
+    static func writeSuperblock(
         _ superblock: Superblock, to medium: some StoreMedium, last: Int = 1
     ) throws(StoreError) {
         let block = BlockBuffer()

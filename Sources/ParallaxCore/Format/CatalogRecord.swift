@@ -52,7 +52,7 @@ enum CatalogRecord: Equatable {
         case .resize: 16
         case .rename(_, let name): 8 + name.utf8.count
         case .delete, .deleteSnapshot: 8
-        case .setAttributes(_, let attributes): 9 + attributes.policy.utf8.count
+        case .setAttributes(_, let attributes): 17 + attributes.policy.utf8.count
         case .snapshot(_, _, _, _, let details): 32 + details.count
         case .setDetails(_, let details): 8 + details.count
         case .rollback(_, _, _, _, _, let details): 33 + details.count
@@ -73,6 +73,7 @@ enum CatalogRecord: Equatable {
         case .setAttributes(let identifier, let attributes):
             writer.put(identifier.rawValue)
             writer.put(UInt8(attributes.isTemplate ? 2 : 0))
+            writer.put(attributes.quotaBytes)
             writer.put(bytes: attributes.policy.utf8)
         case .snapshot(let snapshot, let vdi, let createdAt, let group, let details):
             writer.put(snapshot.rawValue)
@@ -112,11 +113,12 @@ enum CatalogRecord: Equatable {
         case 3: return reader.takeString(reader.remaining).map { .rename(vdi, name: $0) }
         case 4: return .delete(vdi)
         case 5:
-            guard let flags = reader.take(UInt8.self),
+            guard let flags = reader.take(UInt8.self), let quota = reader.take(UInt64.self),
                 let policy = reader.takeString(reader.remaining)
             else { return nil }
             return .setAttributes(
-                vdi, VDIAttributes(isTemplate: flags & 2 != 0, policy: policy))
+                vdi,
+                VDIAttributes(isTemplate: flags & 2 != 0, policy: policy, quotaBytes: quota))
         case 6:
             guard let vdi = reader.take(UInt64.self), let createdAt = reader.take(UInt64.self),
                 let group = reader.take(UInt64.self), let details = takeDetails(&reader)

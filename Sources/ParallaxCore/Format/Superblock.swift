@@ -12,7 +12,7 @@
 ///      12    4  block size in bytes (4096)
 ///      16    8  incompatible features: an unknown bit forbids opening
 ///      24    8  read-only compatible features: an unknown bit forbids writing
-///      32    8  compatible features: unknown bits are ignored
+///      32    8  compatible features: unknown bits are ignored; bit 0: preallocated
 ///      40   16  store UUID (high half, low half)
 ///      56    8  store size in bytes
 ///      64    8  extent size in bytes
@@ -29,6 +29,8 @@ package struct Superblock: Equatable, Sendable {
     package static let currentVersion: UInt32 = 3
     package static let supportedIncompatibleFeatures: UInt64 = 0
     package static let supportedReadOnlyFeatures: UInt64 = 0
+    /// Compatible feature: the space of the store's file was allocated once and is to stay so.
+    package static let preallocatedFeature: UInt64 = 1
 
     /// Offsets of the two copies in bytes.
     package static let copyOffsets: [UInt64] = [0, (1 << 20) - UInt64(blockBytes)]
@@ -47,6 +49,8 @@ package struct Superblock: Equatable, Sendable {
     package var streamCount: UInt32
     package var generation: UInt64
     package var createdAtNanoseconds: UInt64
+
+    package var isPreallocated: Bool { compatibleFeatures & Self.preallocatedFeature != 0 }
 
     package var extentBlocks: Int { Int(extentBytes) / blockBytes }
 

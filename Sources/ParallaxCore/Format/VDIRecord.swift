@@ -20,11 +20,13 @@
 ///      48    8  allocated blocks
 ///      56    8  blocks that only the parent holds since the head let go of them
 ///      64   16  root reference
-///      80    n  name, policy, UTF-8
+///      80    8  data blocks born in the head
+///      88    8  quota in bytes, 0 for none
+///      96    n  name, policy, UTF-8
 /// ```
 package struct VDIRecord: Equatable, Sendable {
     static let kind: UInt8 = 1
-    static let fixedBytes = 80
+    static let fixedBytes = 96
     /// Where the root reference stands.
     static let rootOffset = 64
 
@@ -39,6 +41,7 @@ package struct VDIRecord: Equatable, Sendable {
     package var root = BlockReference.hole
     package var allocatedBlocks: UInt64 = 0
     package var lostBlocks: UInt64 = 0
+    package var bornBlocks: UInt64 = 0
     package var attributes = VDIAttributes()
 
     var encodedBytes: Int { Self.fixedBytes + name.utf8.count + attributes.policy.utf8.count }
@@ -59,6 +62,8 @@ package struct VDIRecord: Equatable, Sendable {
         writer.put(allocatedBlocks)
         writer.put(lostBlocks)
         writer.put(reference: root)
+        writer.put(bornBlocks)
+        writer.put(attributes.quotaBytes)
         writer.put(bytes: name.utf8)
         writer.put(bytes: attributes.policy.utf8)
     }
@@ -74,7 +79,8 @@ package struct VDIRecord: Equatable, Sendable {
             let epoch = reader.take(UInt32.self), reader.take(UInt32.self) != nil,
             let size = reader.take(UInt64.self), let createdAt = reader.take(UInt64.self),
             let allocated = reader.take(UInt64.self), let lost = reader.take(UInt64.self),
-            let root = reader.takeReference(), let name = reader.takeString(Int(nameBytes)),
+            let root = reader.takeReference(), let born = reader.take(UInt64.self),
+            let quota = reader.take(UInt64.self), let name = reader.takeString(Int(nameBytes)),
             let policy = reader.takeString(Int(policyBytes)),
             identifier != 0, identifier >> 63 == 0, epoch > 0,
             Limits.vdiBytes.contains(size), size % UInt64(blockBytes) == 0,
@@ -84,7 +90,8 @@ package struct VDIRecord: Equatable, Sendable {
             identifier: VDIIdentifier(identifier), name: name, sizeBytes: size,
             createdAtNanoseconds: createdAt, parent: SnapshotIdentifier(parent), epoch: epoch,
             isDeleting: flags & 1 != 0, levels: Int(levels), root: root,
-            allocatedBlocks: allocated, lostBlocks: lost,
-            attributes: VDIAttributes(isTemplate: flags & 2 != 0, policy: policy))
+            allocatedBlocks: allocated, lostBlocks: lost, bornBlocks: born,
+            attributes: VDIAttributes(
+                isTemplate: flags & 2 != 0, policy: policy, quotaBytes: quota))
     }
 }

@@ -22,11 +22,12 @@
 ///      64    8  exclusive blocks
 ///      72    8  group, 0 for none
 ///      80   16  root reference
-///      96    n  details (`SnapshotDetails`)
+///      96    8  data blocks born in it
+///     104    n  details (`SnapshotDetails`)
 /// ```
 struct VersionRecord {
     static let kind: UInt8 = 2
-    static let fixedBytes = 96
+    static let fixedBytes = 104
     static let rootOffset = 80
 
     var version: Version
@@ -53,6 +54,7 @@ struct VersionRecord {
         writer.put(version.exclusiveBlocks)
         writer.put(version.group)
         writer.put(reference: version.root)
+        writer.put(version.bornBlocks)
         writer.put(bytes: details)
     }
 
@@ -70,6 +72,7 @@ struct VersionRecord {
             let size = reader.take(UInt64.self), let createdAt = reader.take(UInt64.self),
             let allocated = reader.take(UInt64.self), let exclusive = reader.take(UInt64.self),
             let group = reader.take(UInt64.self), let root = reader.takeReference(),
+            let born = reader.take(UInt64.self),
             let details = reader.takeBytes(Int(detailBytes)),
             Limits.vdiBytes.contains(size), size % UInt64(blockBytes) == 0,
             !root.address.isResident, root.isHole || levels > 0
@@ -87,6 +90,7 @@ struct VersionRecord {
         version.allocatedBlocks = allocated
         version.exclusiveBlocks = exclusive
         version.group = group
+        version.bornBlocks = born
         return VersionRecord(
             version: version, parent: SnapshotIdentifier(parent), details: details)
     }

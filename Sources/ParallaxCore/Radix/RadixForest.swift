@@ -211,7 +211,7 @@ extension RadixForest {
 
     /// A leaf that is written anyway takes up the places of moved blocks as their names, where
     /// nobody else can refer to them: those born in this head.
-    private mutating func renameMoved(_ leaf: Int, _ vdi: VDI) {
+    mutating func renameMoved(_ leaf: Int, _ vdi: VDI) {
         let entries = cache.entries(leaf)
         for slot in 0..<radixFanout
         where !entries[slot].isHole && entries[slot].birth > vdi.snapshotEpoch {
@@ -267,6 +267,7 @@ extension RadixForest {
                 birth: vdi.epoch)
         }
         vdi.allocatedBlocks += UInt64(count)
+        vdi.bornBlocks += UInt64(count)
         extents.addLive(address, count: count)
     }
 
@@ -295,9 +296,11 @@ extension RadixForest {
         guard !old.isHole else { return }
         vdi.allocatedBlocks -= 1
         if old.birth > vdi.snapshotEpoch {
+            vdi.bornBlocks -= 1
             removeLive(old.address)
         } else if old.birth > vdi.parentFloor {
             if vdi.isReclaimed(level: 0, firstBlock: block) {
+                vdi.freedOfParent += 1
                 removeLive(old.address)
             } else if block < vdi.countedBelow {
                 vdi.lostBlocks += 1

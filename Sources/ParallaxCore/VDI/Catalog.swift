@@ -116,6 +116,8 @@ extension Catalog {
         vdis[handle].isTemplate = record.attributes.isTemplate
         names[handle] = record.name
         policies[handle] = record.attributes.policy
+        vdis[handle].setQuota(record.attributes.quotaBytes)
+        vdis[handle].bornBlocks = record.bornBlocks
         createdAt[handle] = record.createdAtNanoseconds
         handles[record.identifier.rawValue] = UInt32(handle)
         let bytes = record.encodedBytes
@@ -201,9 +203,15 @@ extension Catalog {
         record.root = vdi.root
         record.allocatedBlocks = vdi.allocatedBlocks
         record.lostBlocks = vdi.lostBlocks
-        record.attributes = VDIAttributes(
-            isTemplate: vdi.isTemplate, policy: policies[handle])
+        record.bornBlocks = vdi.bornBlocks
+        record.attributes = attributes(handle)
         return record
+    }
+
+    private func attributes(_ handle: Int) -> VDIAttributes {
+        VDIAttributes(
+            isTemplate: vdis[handle].isTemplate, policy: policies[handle],
+            quotaBytes: vdis[handle].quotaBytes)
     }
 
     func record(row: Int) -> VersionRecord {
@@ -261,8 +269,9 @@ extension Catalog {
             sizeBytes: vdi.sizeBlocks * UInt64(blockBytes),
             allocatedBytes: vdi.allocatedBlocks * UInt64(blockBytes),
             createdAtNanoseconds: createdAt[handle], isDeleting: vdi.isDeleting,
-            attributes: VDIAttributes(isTemplate: vdi.isTemplate, policy: policies[handle]),
-            parent: visibleAncestor(vdi.version), snapshotCount: Int(vdi.snapshotCount))
+            attributes: attributes(handle), parent: visibleAncestor(vdi.version),
+            snapshotCount: Int(vdi.snapshotCount),
+            chargedBytes: vdi.chargedBlocks * UInt64(blockBytes))
     }
 
     /// Whether the version is there for people: not deleted, nor its VDI.
@@ -286,7 +295,8 @@ extension Catalog {
             createdAtNanoseconds: version.createdAtNanoseconds,
             sizeBytes: version.sizeBlocks * UInt64(blockBytes),
             allocatedBytes: version.allocatedBlocks * UInt64(blockBytes),
-            exclusiveBytes: exclusive, childCount: Int(version.childCount),
+            exclusiveBytes: exclusive, bornBytes: version.bornBlocks * UInt64(blockBytes),
+            childCount: Int(version.childCount),
             details: versions.decodedDetails(row), pendingGroup: version.group,
             isOpen: version.openCount > 0)
     }

@@ -38,10 +38,14 @@ package struct VDIAttributes: Equatable, Sendable {
     package var isTemplate: Bool
     /// The retention policy as text; empty for none. At most `Limits.policyBytes`.
     package var policy: String
+    /// Bytes of data that may be charged to the VDI (`VDISummary.chargedBytes`); 0: no limit.
+    /// Writes that would go beyond are refused as in a full store.
+    package var quotaBytes: UInt64
 
-    package init(isTemplate: Bool = false, policy: String = "") {
+    package init(isTemplate: Bool = false, policy: String = "", quotaBytes: UInt64 = 0) {
         self.isTemplate = isTemplate
         self.policy = policy
+        self.quotaBytes = quotaBytes
     }
 }
 
@@ -94,6 +98,10 @@ package struct VDISummary: Equatable, Sendable {
     /// or rolled back to. nil: none, or one that has been deleted.
     package var parent: SnapshotIdentifier?
     package var snapshotCount = 0
+    /// Bytes of data that were written through this VDI and are still stored, for its head or for
+    /// any of its snapshots. Every block of the store is charged to one VDI; what a clone shares
+    /// with its origin, to the origin.
+    package var chargedBytes: UInt64 = 0
 }
 
 /// One snapshot as lists show it.
@@ -108,6 +116,8 @@ package struct SnapshotSummary: Equatable, Sendable {
     package var allocatedBytes: UInt64
     /// Bytes of data that deleting it, and nothing else, would free; nil while they are counted.
     package var exclusiveBytes: UInt64?
+    /// Bytes of data that were written between the snapshot before and this one, and are in it.
+    package var bornBytes: UInt64 = 0
     /// Versions that continue it directly: snapshots, heads, and so clones.
     package var childCount: Int
     package var details: SnapshotDetails

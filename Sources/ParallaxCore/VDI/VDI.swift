@@ -35,6 +35,16 @@ struct VDI: BitwiseCopyable {
     /// knows what it held before: those below `countedBelow`.
     var lostBlocks: UInt64 = 0
     var countedBelow: UInt64 = 0
+    /// Data blocks that were born in this head and are in it.
+    var bornBlocks: UInt64 = 0
+    /// The same of the versions that are its snapshots, or were.
+    var bornInVersions: UInt64 = 0
+    /// Blocks of the parent, which is being given back, that the head has let go of behind
+    /// the place that the deletion has reached: the parent's count does not know of them yet.
+    var freedOfParent: UInt64 = 0
+    /// Most blocks that may be charged to the VDI; blocks of writes under way that will be.
+    var quotaBlocks = UInt64.max
+    var pendingCharge: UInt64 = 0
     /// The parent is deleted, and its nodes below `reclaimLevel`, and at it those before
     /// `reclaimCursor`, have been gone through: what it shared there is the head's own now.
     var reclaimLevel: Int8 = -1
@@ -64,6 +74,8 @@ struct VDI: BitwiseCopyable {
 
     var isOpen: Bool { kind != .closed }
     var isReadOnly: Bool { kind == .snapshot || isTemplate }
+    /// Blocks of data that are stored on account of this VDI.
+    var chargedBlocks: UInt64 { bornBlocks + bornInVersions }
     var tree: TreeRoot { TreeRoot(root: root, levels: levels) }
 
     /// Blocks that a tree of this height can map.
@@ -75,6 +87,14 @@ struct VDI: BitwiseCopyable {
     func isReclaimed(level: Int, firstBlock: UInt64) -> Bool {
         Int(reclaimLevel) > level || (Int(reclaimLevel) == level && firstBlock < reclaimCursor)
     }
+}
+
+extension VDI {
+    mutating func setQuota(_ bytes: UInt64) {
+        quotaBlocks = bytes == 0 ? .max : bytes / UInt64(blockBytes)
+    }
+
+    var quotaBytes: UInt64 { quotaBlocks == .max ? 0 : quotaBlocks * UInt64(blockBytes) }
 }
 
 /// A child of a version, or a neighbour among its children: a snapshot's row, a head's handle, or

@@ -22,6 +22,9 @@ struct Version: BitwiseCopyable {
     /// Data blocks that neither the parent nor the only child refers to, if `isCounted`; 0 with two
     /// children or more. A child that is a head has some more in `VDI.lostBlocks`.
     var exclusiveBlocks: UInt64 = 0
+    /// Data blocks that were born after the parent and are in this version: every block of the
+    /// store is born in one version or head, so these add up to what is stored.
+    var bornBlocks: UInt64 = 0
     var createdAtNanoseconds: UInt64 = 0
     /// The group that it is a pending member of; 0 for none.
     var group: UInt64 = 0

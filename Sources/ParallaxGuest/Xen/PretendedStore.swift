@@ -26,8 +26,8 @@ package final class PretendedStore: Sendable {
     private struct State {
         var nodes: [String: String] = [:]
         var watches: [Watch] = []
-        /// Watch events that have not been taken, by the connection's eventfd.
-        var fired: [Int32: Int] = [:]
+        /// The paths of watch events that have not been taken, by the connection's eventfd.
+        var fired: [Int32: [String]] = [:]
         var transactions: [UInt32: [String: String]] = [:]
         var nextTransaction: UInt32 = 1
         /// The next ends of transactions are told to begin again.
@@ -81,12 +81,12 @@ package final class PretendedStore: Sendable {
         state.nodes[path] = value
         for watch in state.watches
         where path == watch.path || path.hasPrefix(watch.path + "/") {
-            fire(&state, watch.event)
+            fire(&state, watch.event, path)
         }
     }
 
-    private static func fire(_ state: inout State, _ event: Int32) {
-        state.fired[event, default: 0] += 1
+    private static func fire(_ state: inout State, _ event: Int32, _ path: String) {
+        state.fired[event, default: []].append(path)
         _ = parallax_eventfd_write(event, 1)
     }
 
@@ -211,30 +211,30 @@ package final class PretendedStore: Sendable {
         functions.store_watch = { pointer, path, _ in
             guard let connection = PretendedStore.connection(pointer) else { return false }
             connection.store.state.withLock { state in
-                state.watches.append(
-                    Watch(path: PretendedStore.text(path), event: connection.event))
-                PretendedStore.fire(&state, connection.event)
+                let path = PretendedStore.text(path)
+                state.watches.append(Watch(path: path, event: connection.event))
+                PretendedStore.fire(&state, connection.event, path)
             }
             return true
         }
         functions.store_fd = { PretendedStore.connection($0)?.event ?? -1 }
         functions.store_check_watch = { pointer in
             guard let connection = PretendedStore.connection(pointer) else { return nil }
-            let isThere = connection.store.state.withLock { state in
+            let path = connection.store.state.withLock { state -> String? in
                 guard !state.isLost else {
                     errno = EIO
-                    return false
+                    return nil
                 }
-                guard let count = state.fired[connection.event], count > 0 else {
+                guard let paths = state.fired[connection.event], let first = paths.first else {
                     var ignored: UInt64 = 0
                     _ = parallax_eventfd_read(connection.event, &ignored)
                     errno = EAGAIN
-                    return false
+                    return nil
                 }
-                state.fired[connection.event] = count - 1
-                return true
+                state.fired[connection.event]?.removeFirst()
+                return first
             }
-            return isThere ? PretendedStore.pack(["a path", "a token"]) : nil
+            return path.flatMap { PretendedStore.pack([$0, "a token"]) }
         }
         functions.store_read_watch = { pointer, count in
             guard let connection = PretendedStore.connection(pointer) else { return nil }

@@ -40,6 +40,10 @@ package final class PretendedXen: Sendable {
     package let store = PretendedStore()
     let state = Mutex(State())
     private let file: Int32
+    // SAFETY: set, read and called in the back end's thread only.
+    /// Called before each call of the back end maps, unmaps or sends an event: a place where a
+    /// test changes the guest's memory, or looks at it as a sudden end would leave it.
+    nonisolated(unsafe) package var beforeCall: (() -> Void)?
     // SAFETY: the guest's memory, mapped once for the front end; pages are shared on purpose.
     nonisolated(unsafe) package let memory: UnsafeMutableRawPointer
     // SAFETY: filled in init, never changed, freed in deinit when no back end is left.
@@ -195,6 +199,7 @@ enum PretendedGrants {
         functions.grants_map = { handle, count, domain, references, protection in
             guard let handle, let references else { return nil }
             let grants = Unmanaged<Handle>.fromOpaque(handle).takeUnretainedValue()
+            grants.xen.beforeCall?()
             guard domain == grants.xen.domain else { return nil }
             let list = UnsafeBufferPointer(start: references, count: Int(count))
             let start = grants.xen.map(list, isWritable: protection & PROT_WRITE != 0)
@@ -204,6 +209,7 @@ enum PretendedGrants {
         functions.grants_unmap = { handle, start, count in
             guard let handle, let start else { return -1 }
             let grants = Unmanaged<Handle>.fromOpaque(handle).takeUnretainedValue()
+            grants.xen.beforeCall?()
             precondition(
                 grants.ranges.removeValue(forKey: start) == Int(count),
                 "unmapped what was not mapped so")
@@ -270,6 +276,7 @@ enum PretendedEvents {
             guard let handle = PretendedEvents.handle(pointer), handle.port == port else {
                 return -1
             }
+            handle.xen.beforeCall?()
             let event = handle.xen.state.withLock { $0.ports[port]?.toFrontEnd }
             return event.map { parallax_eventfd_write($0, 1) } ?? -1
         }

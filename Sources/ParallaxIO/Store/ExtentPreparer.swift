@@ -12,55 +12,95 @@ internal import Synchronization
 /// transaction, and the next `fdatasync` has to commit it. So a thread of its own allocates each
 /// new slot and writes zeroes over it before the log gets there; log writes are then pure
 /// overwrites. Slots that were in use before (the file system knows), and block devices, need
-/// nothing.
+/// nothing; so such slots are used first. What stays free for a while is punched out of the file,
+/// so that this does not keep for ever the size that it once had.
 ///
 /// ```
 ///            requestSlot                       releaseSlot
 ///   shards ──────────────> ready (prepared)        │
 ///              │ empty         ^                   v
-///              │               │ zeroes, sync    allocator: free slots
-///              └───────────────┼───────────────────┘
-///                unprepared    └── one at a time, in the thread
+///              │               │ zeroes, sync    allocator: free slots, `backed` or not
+///              └───────────────┼───────────────────┘  │  ^
+///                unprepared    └── one at a time,  <──┘  │ hole punched
+///                                  in the thread ────────┘
 /// ```
 ///
-/// May be used from any thread. Invariant: I1 a slot is in exactly one of: the allocator, `ready`,
-/// the thread's hands, a shard's hands.
+/// May be used from any thread. Invariants: I1 a slot is in exactly one of: the allocator, `ready`,
+/// the thread's hands, a shard's hands. I2 `backed` names slots that are in the allocator, each
+/// once, those that have been free for longest first. I3 somebody waits only while there is a free
+/// slot, or one in the thread's hands.
 package final class ExtentPreparer: Sendable {
     package typealias Reply = @Sendable (ExtentSlot?) -> Void
 
-    private struct State {
+    struct State {
         var allocator: SlotAllocator
         var ready: [ExtentSlot] = []
-        /// Requests that came while the only free slot was being prepared.
+        /// Free slots that may have blocks in the host file system, when holes are to be punched.
+        var backed: [BackedSlot] = []
+        /// Slots before this one have been looked at for blocks of the time before the start; only
+        /// they are in `backed`.
+        var surveyedCount = 0
+        var punchedBytes: UInt64 = 0
+        /// The file system cannot punch holes.
+        var cannotPunch = false
+        /// Requests that came while the only free slot was in the thread's hands.
         var waiting: [Reply] = []
-        var isPreparing = false
+        /// The thread has a slot in its hands.
+        var isHolding = false
         var isStopping = false
         var failure: MediumError?
     }
 
-    private let store: StoreFile
+    /// A free slot, and since when.
+    struct BackedSlot {
+        var slot: ExtentSlot
+        var sinceNanoseconds: UInt64
+    }
+
+    let store: StoreFile
     private let firstExtentOffset: UInt64
-    private let extentBytes: Int
-    private let readyCountMax: Int
+    let extentBytes: Int
+    let readyCountMax: Int
+    private let freeSlots: Atomic<Int>
+    /// How long a slot stays free before its blocks go back to the file system; nil: for ever.
+    let restNanoseconds: UInt64?
     private let state: Mutex<State>
-    private let wakeUp: Int32
+    let wakeUp: Int32
     private let thread: Mutex<ShardThread?>
 
-    /// `readyCountMax`: how many prepared slots to keep.
+    /// `readyCountMax`: how many prepared slots to keep, and how many free ones that need no
+    /// preparation. `restNanoseconds`: when other free slots of a file are punched out of it.
     package init(
         store: StoreFile, firstExtentOffset: UInt64 = Superblock.firstExtentOffset,
-        extentBytes: Int, readyCountMax: Int, allocator: SlotAllocator
+        extentBytes: Int, readyCountMax: Int, allocator: SlotAllocator,
+        restNanoseconds: UInt64? = nil
     ) {
         self.store = store
         self.firstExtentOffset = firstExtentOffset
         self.extentBytes = extentBytes
         self.readyCountMax = readyCountMax
+        self.restNanoseconds = store.isBlockDevice ? nil : restNanoseconds
+        freeSlots = Atomic(allocator.freeCount)
         state = Mutex(State(allocator: allocator))
         wakeUp = parallax_eventfd_create(1, 0)
         thread = Mutex(nil)
     }
 
     deinit { close(wakeUp) }
+
+    /// Slots that no shard owns, prepared ones included. Without a lock, and so a moment old.
+    package var freeSlotCount: Int { freeSlots.load(ordering: .relaxed) }
+
+    /// Every look at the state and every change of it.
+    func update<Result>(_ body: (inout State) -> Result) -> Result {
+        let (result, hopeless) = state.withLock { state in
+            let result = body(&state)
+            freeSlots.store(state.allocator.freeCount + state.ready.count, ordering: .relaxed)
+            return (result, state.takeHopeless())
+        }
+        for reply in hopeless { reply(nil) }
+        return result
+    }
 
     /// Starts the thread. Without it slots come unprepared.
     package func start() throws(ShardThreadError) {
@@ -71,10 +111,10 @@ package final class ExtentPreparer: Sendable {
 
     /// Ends the thread, within the time of one small write, and gives prepared slots back.
     package func stop() {
-        state.withLock { $0.isStopping = true }
+        update { $0.isStopping = true }
         wake()
         thread.withLock { $0 }?.join()
-        let waiting = state.withLock { state in
+        let waiting = update { state in
             for slot in state.ready { state.allocator.release(slot) }
             state.ready = []
             defer { state.waiting = [] }
@@ -89,15 +129,15 @@ package final class ExtentPreparer: Sendable {
     /// The slot is prepared if there is such a one, or if the caller `canWait` for it; else it is
     /// only allocated in the file system.
     package func requestSlot(canWait: Bool = false, _ reply: @escaping Reply) {
-        let answer: ExtentSlot?? = state.withLock { state in
+        let answer: ExtentSlot?? = update { state in
             if !state.ready.isEmpty { return .some(state.ready.removeFirst()) }
-            let mayCome = state.isPreparing || state.allocator.freeCount > 0
+            let mayCome = state.isHolding || state.allocator.freeCount > 0
             if canWait && hasThread && mayCome && !state.isStopping {
                 state.waiting.append(reply)
                 return nil
             }
-            if let slot = state.allocator.allocate() { return .some(slot) }
-            guard state.isPreparing && !state.isStopping else { return .some(nil) }
+            if let slot = state.takeFreeSlot() { return .some(slot) }
+            guard state.isHolding && !state.isStopping else { return .some(nil) }
             state.waiting.append(reply)
             return nil
         }
@@ -107,9 +147,9 @@ package final class ExtentPreparer: Sendable {
 
     /// Answers those who wait with unprepared slots: the log needs them now.
     package func hurry() {
-        let rushed: [(Reply, ExtentSlot)] = state.withLock { state in
+        let rushed: [(Reply, ExtentSlot)] = update { state in
             var rushed: [(Reply, ExtentSlot)] = []
-            while !state.waiting.isEmpty, let slot = state.allocator.allocate() {
+            while !state.waiting.isEmpty, let slot = state.takeFreeSlot() {
                 rushed.append((state.waiting.removeFirst(), slot))
             }
             return rushed
@@ -118,7 +158,7 @@ package final class ExtentPreparer: Sendable {
     }
 
     /// An unprepared slot at least gets its blocks in one go.
-    private func give(_ slot: ExtentSlot?, to reply: Reply) {
+    func give(_ slot: ExtentSlot?, to reply: Reply) {
         if let slot, !store.isBlockDevice {
             _ = parallax_fallocate(
                 store.fileDescriptor, 0, Int64(offset(of: slot)), Int64(extentBytes))
@@ -128,33 +168,53 @@ package final class ExtentPreparer: Sendable {
 
     private var hasThread: Bool { thread.withLock { $0 != nil } }
 
-    private func offset(of slot: ExtentSlot) -> UInt64 {
+    func offset(of slot: ExtentSlot) -> UInt64 {
         firstExtentOffset + UInt64(slot.rawValue) * UInt64(extentBytes)
     }
 
     /// Gives a slot back that the log no longer needs.
     package func releaseSlot(_ slot: ExtentSlot) {
-        state.withLock { $0.allocator.release(slot) }
+        update { putBack(slot, &$0) }
+        wake()
+    }
+
+    /// A slot that has been in use, or was to be, is free.
+    func putBack(_ slot: ExtentSlot, _ state: inout State) {
+        state.allocator.release(slot)
+        // The survey finds the others, once.
+        guard slot.rawValue < state.surveyedCount, !state.cannotPunch else { return }
+        state.backed.append(
+            BackedSlot(slot: slot, sinceNanoseconds: parallax_monotonic_nanoseconds()))
+    }
+
+    /// The store has more slots now, all of them free.
+    package func grow(slotCount: Int) {
+        update { $0.allocator.grow(slotCount: slotCount) }
         wake()
     }
 
     /// Exclusive access to the allocator, for opening and for figures.
     package func withAllocator<Result>(_ body: (inout SlotAllocator) -> Result) -> Result {
-        state.withLock { body(&$0.allocator) }
+        update { body(&$0.allocator) }
     }
 
     package struct Status: Equatable, Sendable {
         /// Slots that nobody owns, prepared ones not counted.
         package var freeCount: Int
         package var readyCount: Int
+        /// Of the free ones, those whose blocks may have to go back to the file system.
+        package var backedCount: Int
+        /// Bytes that were punched out of the file since the start.
+        package var punchedBytes: UInt64
         /// Why the last slot could not be prepared, until one can.
         package var failure: MediumError?
     }
 
     package var status: Status {
-        state.withLock { state in
+        update { state in
             Status(
                 freeCount: state.allocator.freeCount, readyCount: state.ready.count,
+                backedCount: state.backed.count, punchedBytes: state.punchedBytes,
                 failure: state.failure)
         }
     }
@@ -169,37 +229,50 @@ package final class ExtentPreparer: Sendable {
 extension ExtentPreparer {
     private func run() {
         guard let zeroes = try? AlignedMemory(byteCount: 1 << 20) else { return }
-        var ignored: UInt64 = 0
-        while parallax_eventfd_read(wakeUp, &ignored) == 0, !isStopping {
-            while let slot = takeFreeSlot() {
-                do throws(MediumError) {
-                    try prepare(slot, zeroes)
-                    put(slot)
-                } catch {
-                    giveBack(slot, error)
-                    break  // Until a slot is requested or released: something may have changed.
-                }
+        var isWoken = true
+        while !isStopping {
+            if isWoken { prepareSlots(zeroes) }
+            isWoken = sleep(milliseconds: tidyUp())
+        }
+    }
+
+    private func prepareSlots(_ zeroes: borrowing AlignedMemory) {
+        while let slot = takeFreeSlot() {
+            do throws(MediumError) {
+                try prepare(slot, zeroes)
+                put(slot)
+            } catch {
+                giveBack(slot, error)
+                return  // Until a slot is requested or released: something may have changed.
             }
         }
     }
 
-    private var isStopping: Bool { state.withLock { $0.isStopping } }
+    /// Until it is woken (true), or the time has passed. -1: for ever.
+    private func sleep(milliseconds: Int32) -> Bool {
+        var event = pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)
+        guard poll(&event, 1, milliseconds) > 0 else { return false }
+        var ignored: UInt64 = 0
+        return parallax_eventfd_read(wakeUp, &ignored) == 0
+    }
+
+    private var isStopping: Bool { update { $0.isStopping } }
 
     /// The next slot to work on, while more are wanted.
     private func takeFreeSlot() -> ExtentSlot? {
-        state.withLock { state in
+        update { state in
             guard !state.isStopping,
                 state.ready.count < readyCountMax || !state.waiting.isEmpty,
-                let slot = state.allocator.allocate()
+                let slot = state.takeFreeSlot()
             else { return nil }
-            state.isPreparing = true
+            state.isHolding = true
             return slot
         }
     }
 
     private func put(_ slot: ExtentSlot) {
-        let reply: Reply? = state.withLock { state in
-            state.isPreparing = false
+        let reply: Reply? = update { state in
+            state.isHolding = false
             state.failure = nil
             if !state.waiting.isEmpty { return state.waiting.removeFirst() }
             state.ready.append(slot)
@@ -210,10 +283,10 @@ extension ExtentPreparer {
 
     /// Nobody waits for a slot that cannot be had.
     private func giveBack(_ slot: ExtentSlot, _ failure: MediumError) {
-        let waiting = state.withLock { state in
-            state.isPreparing = false
+        let waiting = update { state in
+            state.isHolding = false
             state.failure = failure
-            state.allocator.release(slot)
+            putBack(slot, &state)
             defer { state.waiting = [] }
             return state.waiting
         }

@@ -4,6 +4,7 @@
 internal import CLinux
 internal import Glibc
 internal import ParallaxCore
+internal import Synchronization
 
 /// The store's file or block device, opened for direct I/O and locked against other processes.
 ///
@@ -34,8 +35,9 @@ package final class StoreFile: Sendable {
     package let access: Access
     package let fileDescriptor: Int32
     package let isBlockDevice: Bool
-    /// Size when it was opened.
-    package let byteCount: UInt64
+    /// Size when it was opened, or last grown.
+    package var byteCount: UInt64 { size.load(ordering: .relaxed) }
+    private let size: Atomic<UInt64>
 
     private init(
         path: String, access: Access, fileDescriptor: Int32, isBlockDevice: Bool,
@@ -45,7 +47,7 @@ package final class StoreFile: Sendable {
         self.access = access
         self.fileDescriptor = fileDescriptor
         self.isBlockDevice = isBlockDevice
-        self.byteCount = byteCount
+        size = Atomic(byteCount)
     }
 
     deinit { close(fileDescriptor) }
@@ -265,5 +267,51 @@ extension StoreFile {
         guard directory >= 0 else { return }
         fsync(directory)
         close(directory)
+    }
+}
+
+// MARK: Growing
+
+extension StoreFile {
+    /// Bytes for which the file system has blocks; nil for a block device.
+    package var allocatedBytes: UInt64? {
+        var status = stat()
+        guard !isBlockDevice, fstat(fileDescriptor, &status) == 0 else { return nil }
+        return UInt64(status.st_blocks) * 512
+    }
+
+    /// Makes a file at least `newByteCount` bytes long, durably; nothing in it changes, and it may be
+    /// used meanwhile. Of a block device the size is read again: whoever owns it makes it larger. The
+    /// size that it has now; throws `.deviceTooSmall` when that is less than was asked for. nil:
+    /// whatever it has.
+    package func grow(to newByteCount: UInt64?) throws(StoreFileError) -> UInt64 {
+        if let newByteCount, newByteCount % UInt64(blockBytes) != 0 {
+            throw StoreFileError(.grow, path, .badSize(newByteCount))
+        }
+        let kind: Kind = isBlockDevice ? .blockDevice : .file
+        size.store(
+            try Self.size(of: fileDescriptor, path, kind, for: .grow), ordering: .relaxed)
+        if let newByteCount, !isBlockDevice, newByteCount > byteCount {
+            try extendFile(to: newByteCount)
+        }
+        if let newByteCount, newByteCount > byteCount {
+            throw StoreFileError(.grow, path, .deviceTooSmall(byteCount))
+        }
+        return byteCount
+    }
+
+    private func extendFile(to newByteCount: UInt64) throws(StoreFileError) {
+        guard let newSize = Int(exactly: newByteCount) else {
+            throw StoreFileError(.grow, path, .tooLarge(newByteCount))
+        }
+        // Without the sync a power loss could take back a size that the superblock already names.
+        guard ftruncate(fileDescriptor, newSize) == 0, fsync(fileDescriptor) == 0 else {
+            let code = errno
+            throw StoreFileError(
+                .grow, path,
+                code == EFBIG
+                    ? .tooLarge(newByteCount) : StoreFileError.reason(of: code, action: .grow))
+        }
+        size.store(newByteCount, ordering: .relaxed)
     }
 }

@@ -25,6 +25,7 @@ package struct StoreFileError: Error, Equatable, Sendable, CustomStringConvertib
     package enum Action: String, Sendable {
         case open
         case create
+        case grow
     }
 
     package var action: Action

@@ -52,6 +52,7 @@ package struct ShippingStore: StoreUnderTest {
         configuration.maxChunksInFlight = shape.maxChunksInFlight
         configuration.cleanerBatchBlocks = shape.cleanerBatchBlocks
         configuration.cleaningPermille = shape.cleaningPermille
+        configuration.leastNamesForSweep = 64
         return configuration
     }
 
@@ -156,6 +157,10 @@ extension ShippingEngine {
         {
             census.problems.append(
                 "\(found.liveNodes) nodes are live and \(found.countedNodes) are counted")
+        }
+        if found.problems.isEmpty && UInt64(found.dataBlocks) != found.bornBlocks {
+            census.problems.append(
+                "\(found.dataBlocks) data blocks live and \(found.bornBlocks) are charged")
         }
         return census
     }

@@ -204,6 +204,8 @@ package struct Profile {
     private mutating func churn(_ random: inout SeededRandom) {
         shape.storeBytes = UInt64(random.integer(in: 12...40)) << 20
         shape.streamCount = random.oneIn(5) ? 2 : 1
+        // What each stream holds in advance must be a small part of it.
+        if shape.streamCount == 2 { shape.storeBytes = max(shape.storeBytes, 26 << 20) }
         shape.checkpointLogBytes = random.integer(in: 1...4) << 20
         let share = random.integer(in: 50...99)
         diskCount = random.integer(in: 1...3)

@@ -15,19 +15,11 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
     /// The front end goes on after the death of the process that served it before.
     case tookOver(queue: UInt32, requests: Int)
 
-    /// How much the log should make of it.
-    package enum Weight: BitwiseCopyable, Sendable {
-        /// Ordinary comings and goings.
-        case detail
-        case event
-        case problem
-    }
-
-    package var weight: Weight {
+    /// Ordinary comings and goings are for information.
+    package var isProblem: Bool {
         switch self {
-        case .connected, .disconnected(duringMessage: false): .detail
-        case .tookOver: .event
-        default: .problem
+        case .connected, .disconnected(duringMessage: false), .tookOver: false
+        default: true
         }
     }
 

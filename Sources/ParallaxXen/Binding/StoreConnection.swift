@@ -78,18 +78,35 @@ struct StoreConnection: ~Copyable {
         guard result >= 0 else { throw .cannotWrite(path, errno: -result) }
     }
 
-    /// Takes the watch events that are there; what they are about does not matter, as everything
-    /// is read again. False: the connection is lost.
-    func takeWatchEvents() -> Bool {
-        for _ in 0..<XenLimits.watchesPerTurnMax {
-            let result = parallax_store_next_watch(functions, handle)
-            if result <= 0 { return result == 0 }
+    /// Takes the watch events that are there, at most one turn's worth, and says what has changed:
+    /// a node, or the watched one itself when more than a node has. False: the connection is lost.
+    func takeWatchEvents(_ body: (String) -> Void = { _ in }) -> Bool {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: XenLimits.pathBytesMax) { bytes in
+            guard let path = bytes.baseAddress else { return false }
+            for _ in 0..<XenLimits.watchesPerTurnMax {
+                let result = parallax_store_next_watch(functions, handle, path, bytes.count)
+                if result <= 0 { return result == 0 }
+                body(String(cString: path))
+            }
+            return true
         }
-        return true
     }
 
     /// Waits for a watch event. False: the connection is lost.
     func waitForWatchEvent() -> Bool { parallax_store_wait_watch(functions, handle) >= 0 }
+
+    /// Says on a back-end directory that it is closed, and why, if there is a why; nothing where the
+    /// directory has gone meanwhile.
+    func close(_ backend: String, because sentence: String?) throws(XenError) {
+        try transaction(backend) { store, transaction throws(XenError) in
+            guard store.read(backend + "/frontend-id", in: transaction) != nil else { return }
+            var keys = [("state", "\(XenbusState.closed.rawValue)")]
+            if let sentence { keys += [("error", sentence), ("hotplug-error", sentence)] }
+            for (key, value) in keys {
+                try store.write("\(backend)/\(key)", value, in: transaction)
+            }
+        }
+    }
 
     /// Runs `body` until nobody else was in between.
     func transaction(

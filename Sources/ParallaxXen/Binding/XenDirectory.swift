@@ -12,11 +12,14 @@ package struct XenDiskNode: Hashable, Sendable {
     package var path: String
     package var vdi: String
     package var readOnly: Bool
+    /// False: its domain has gone, and the tool stack has left the node behind.
+    package var hasFrontEnd: Bool
 
-    package init(path: String, vdi: String, readOnly: Bool) {
+    package init(path: String, vdi: String, readOnly: Bool, hasFrontEnd: Bool = true) {
         self.path = path
         self.vdi = vdi
         self.readOnly = readOnly
+        self.hasFrontEnd = hasFrontEnd
     }
 }
 
@@ -53,10 +56,12 @@ package enum XenDirectory {
                     params.hasPrefix(XenDiskNode.scheme), store.read(path + "/online") == "1"
                 else { continue }
                 let mode = store.read(path + "/mode") ?? "r"
+                let frontend = store.read(path + "/frontend")
                 result.append(
                     XenDiskNode(
                         path: path, vdi: String(params.dropFirst(XenDiskNode.scheme.count)),
-                        readOnly: !mode.contains("w")))
+                        readOnly: !mode.contains("w"),
+                        hasFrontEnd: frontend.map { store.exists($0 + "/state") } ?? false))
             }
         }
         return result
@@ -68,10 +73,7 @@ package enum XenDirectory {
         do throws(XenError) {
             var store = StoreConnection(library)
             try store.open()
-            guard store.exists(path + "/frontend") else { return }
-            try store.write(path + "/error", sentence)
-            try store.write(path + "/hotplug-error", sentence)
-            try store.write(path + "/state", "\(XenbusState.closed.rawValue)")
+            try store.close(path, because: sentence)
         } catch {
             // The node or the store has gone meanwhile, and with it whom to tell.
             return

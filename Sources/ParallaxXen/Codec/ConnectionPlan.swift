@@ -90,6 +90,8 @@ package enum XenFault: Error, Equatable, Sendable {
     case noEventDevice
     case producerTooFar(queue: Int)
     case impossibleState(UInt8)
+    case keyChanged(String)
+    case domainGone
     case storeLost
 
     /// A sentence for the key `error`, and for the log.
@@ -119,6 +121,10 @@ package enum XenFault: Error, Equatable, Sendable {
             "The front end's producer index of queue \(queue) ran away; reload its driver."
         case .impossibleState(let state):
             "The front end went to state \(state), which a disk does not have; reload its driver."
+        case .keyChanged(let name):
+            "The front end changed its key \(name) while it was connected; reload its driver."
+        case .domainGone:
+            "The domain, or its front end's directory, is gone; remove the device as well."
         case .storeLost: "The connection to xenstore was lost; restart the daemon."
         }
     }

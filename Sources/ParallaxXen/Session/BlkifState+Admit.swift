@@ -30,11 +30,14 @@ extension BlkifState {
     ) -> BlkifAdmission {
         switch request.operation {
         case .read: return admitDirect(request, layout, isWrite: false, slot, &requests)
-        case .write, .writeBarrier:
+        case .write: return admitDirect(request, layout, isWrite: true, slot, &requests)
+        case .writeBarrier:
+            count.barriers += 1
             return admitDirect(request, layout, isWrite: true, slot, &requests)
         case .flushDiskCache:
             // A flush that carries data (only old front ends) is a write after a flush. A durable
             // write is more: when it is answered, what was answered before it is durable as well.
+            count.flushes += 1
             if request.segmentCount == 0 { return admitFlush(slot, &requests) }
             return admitDirect(request, layout, isWrite: true, slot, &requests)
         case .discard: return admitDiscard(request, slot, &requests)
@@ -216,7 +219,6 @@ extension BlkifState {
     private mutating func admitFlush(
         _ slot: BlkifTaskSlot, _ requests: inout RequestQueue
     ) -> BlkifAdmission {
-        count.flushes += 1
         guard !isReadOnly else { return .finished(.okay) }
         return submit(
             BlockRequest(operation: .flush, vdi: vdi, session: session, tag: slot.tag), slot,

@@ -6,6 +6,39 @@ internal import Glibc
 internal import ParallaxCore
 
 extension XenDevice {
+    /// Takes what xenstore has to say. Keys other than the states matter only while connected, and
+    /// each is read once in a turn, however often it was written.
+    mutating func hearStore<R: EventRegistrar & ~Copyable>(
+        _ registrar: inout R, _ requests: inout RequestQueue
+    ) {
+        var hasNewState = false
+        var keys: [String] = []
+        let folder = node.frontend + "/"
+        let isThere = store.takeWatchEvents { path in
+            guard path.hasPrefix(folder), path != folder + "state" else {
+                hasNewState = true
+                return
+            }
+            let key = String(path.dropFirst(folder.count))
+            if !keys.contains(key) { keys.append(key) }
+        }
+        guard isThere else { return loseStore(&registrar) }
+        if hasNewState { look(&registrar, &requests) }
+        for key in keys { checkUnchanged(key, &registrar) }
+    }
+
+    /// A front end that is connected has chosen: other rings than those that we serve would never
+    /// be looked at, so it is told.
+    private mutating func checkUnchanged<R: EventRegistrar & ~Copyable>(
+        _ key: String, _ registrar: inout R
+    ) {
+        guard ours == .connected, pending == .nothing, let old = connectedKeys[key] else { return }
+        let new = store.read("\(node.frontend)/\(key)")
+        // All keys go when the domain does, which is no change; `look` sees to that.
+        guard new != old, frontEndState() != .unknown else { return }
+        fail(.keyChanged(key), &registrar)
+    }
+
     /// Reads where the other side is, and does what follows, step by step.
     mutating func look<R: EventRegistrar & ~Copyable>(
         _ registrar: inout R, _ requests: inout RequestQueue
@@ -91,7 +124,13 @@ extension XenDevice {
         _ registrar: inout R, _ requests: inout RequestQueue
     ) {
         do throws(XenFault) {
-            let plan = try ConnectionPlan { key in store.read("\(node.frontend)/\(key)") }
+            var keys: [String: String?] = [:]
+            let plan = try ConnectionPlan { key in
+                let value = store.read("\(node.frontend)/\(key)")
+                keys.updateValue(value, forKey: key)
+                return value
+            }
+            connectedKeys = keys
             try mapRings(plan, &registrar)
             // I3; and a front end that asks for the size finds it.
             guard write(properties, then: .connected) else { throw .storeLost }
@@ -179,9 +218,22 @@ extension XenDevice {
             _ = write([], then: .closed)
             ours = .closed
         case .leave:
-            node.remove(store)
+            leaveNode()
             end(&registrar)
         case .abandon: end(&registrar)
+        }
+    }
+
+    /// Ours goes. A tool stack that removes its own waits for Closed; one that has lost the domain
+    /// and not the node is told.
+    private mutating func leaveNode() {
+        guard !node.isOurs else { return node.remove(store) }
+        let isOnline = store.read(node.backend + "/online") == "1"
+        let isGone = isOnline && frontEndState() == .unknown
+        do throws(XenError) {
+            try store.close(node.backend, because: isGone ? XenFault.domainGone.text : nil)
+        } catch {
+            give(.cannotWrite(error))
         }
     }
 

@@ -59,6 +59,8 @@ package struct XenDevice: ~Copyable {
     var pending = Pending.nothing
     /// The first connection goes on with a ring that is in use.
     var isTakingOver = false
+    /// The front end's keys as they were when it was connected; nil for those that were not there.
+    var connectedKeys: [String: String?] = [:]
 
     /// Wakes us in the next turn when a queue has more than one turn allows.
     let wake: Int32
@@ -95,7 +97,7 @@ package struct XenDevice: ~Copyable {
         guard wake >= 0 else { throw .outOfFileDescriptors }
         try store.open()
         node = try XenNode(export.place, store)
-        try store.watch(node.frontend + "/state")
+        try store.watch(node.frontend)
         try store.watch(node.backend + "/online")
         let stored = XenbusState(text: store.read(node.backend + "/state"))
         let theirs = XenbusState(text: store.read(node.frontend + "/state"))
@@ -159,12 +161,7 @@ extension XenDevice {
     ) {
         guard !isEnded else { return }
         switch source {
-        case Source.store:
-            if store.takeWatchEvents() {
-                look(&registrar, &requests)
-            } else {
-                loseStore(&registrar)
-            }
+        case Source.store: hearStore(&registrar, &requests)
         case Source.timer: closeByForce(&registrar)
         case Source.wake:
             var ignored: UInt64 = 0

@@ -34,7 +34,7 @@ package enum XenNotice: Equatable, Sendable {
         case .closedByForce:
             "the Xen guest did not let go of the disk within "
                 + "\(XenLimits.closingNanoseconds / 1_000_000_000) s; it was taken away"
-        case .domainGone: "the Xen domain, or its tool stack's node, is gone"
+        case .domainGone: "the Xen domain, or its device's node, is gone"
         }
     }
 }
@@ -45,6 +45,7 @@ package struct XenCounters: BitwiseCopyable, Equatable, Sendable, CustomStringCo
     package var requests: UInt64 = 0
     package var indirectRequests: UInt64 = 0
     package var flushes: UInt64 = 0
+    package var barriers: UInt64 = 0
     package var discards: UInt64 = 0
     /// Requests that were not answered with OKAY.
     package var failures: UInt64 = 0
@@ -61,8 +62,8 @@ package struct XenCounters: BitwiseCopyable, Equatable, Sendable, CustomStringCo
 
     package var description: String {
         "requests=\(requests) indirect=\(indirectRequests) flushes=\(flushes) "
-            + "discards=\(discards) failures=\(failures) persistent_hits=\(persistentHits) "
-            + "mapped_once=\(pagesMappedOnce) notifications=\(notifications) "
-            + "pages_mapped=\(pagesMapped)"
+            + "barriers=\(barriers) discards=\(discards) failures=\(failures) "
+            + "persistent_hits=\(persistentHits) mapped_once=\(pagesMappedOnce) "
+            + "notifications=\(notifications) pages_mapped=\(pagesMapped)"
     }
 }

@@ -107,7 +107,8 @@ struct FormatPlan {
         let streams = shards ?? Self.defaultShards(sizeBytes: size, extentBytes: extentBytes)
         let options = FormatOptions(
             sizeBytes: size, extentBytes: extentBytes, streamCount: streams,
-            uuid: Self.randomUUID(), createdAtNanoseconds: Self.nowNanoseconds())
+            uuid: Self.randomUUID(), createdAtNanoseconds: Self.nowNanoseconds(),
+            isPreallocated: preallocates && !file.isBlockDevice)
         try prepare(file, extents: preallocates ? Int(size / extentBytes) : streams)
         do throws(StoreError) {
             try Store.format(medium: file, options: options)

@@ -51,18 +51,13 @@ enum Descriptions {
         table.add(["uuid", store.uuid])
         table.add(["state", status.state.rawValue])
         table.add(["size", ByteSize.formatExact(store.sizeBytes)])
-        table.add(["used", ByteSize.formatExact(store.usedBytes)])
-        table.add(["free", ByteSize.formatExact(store.freeBytes)])
-        table.add([
-            "extents",
-            "\(store.extentCount) of \(ByteSize.format(store.extentBytes)), "
-                + "\(store.extentsUsed) used, \(store.extentsFree) free",
-        ])
+        addSpace(status, to: &table)
         table.add(["engine", status.engine])
         table.add(["vdis", "\(status.vdiCount), \(status.attachmentCount) attached"])
         table.add(["snapshots", String(status.snapshotCount)])
         table.add(["daemon", "\(status.version), pid \(status.processIdentifier)"])
-        return table.text + "\n" + shards(status.shards) + missing(status.missing)
+        return table.text + "\n" + shards(status.shards) + "\n" + spaces(status) + "\n"
+            + cleaners(status) + missing(status.missing)
     }
 
     private static func shards(_ shards: [ShardDescription]) -> String {

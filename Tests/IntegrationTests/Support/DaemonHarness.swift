@@ -17,6 +17,7 @@ final class DaemonHarness {
         var shards = 2
         var engine: String?
         var cacheSize: String?
+        var punchAfter: String?
         /// A program that starts the daemon in its own place.
         var wrapper: [String] = []
     }
@@ -51,6 +52,7 @@ final class DaemonHarness {
         ]
         if let engine = options.engine { words += ["--engine", engine] }
         if let cacheSize = options.cacheSize { words += ["--cache-size", cacheSize] }
+        if let punchAfter = options.punchAfter { words += ["--punch-after", punchAfter] }
         return words
     }
 

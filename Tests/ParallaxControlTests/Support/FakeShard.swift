@@ -29,6 +29,9 @@ actor FakeShard: ShardControl {
     /// The groups that it was told to release.
     nonisolated let releases = Mutex<[UInt64]>([])
     var rangesPerAnswer = 3
+    private var space = SpaceDescription()
+
+    func set(_ space: SpaceDescription) { self.space = space }
 
     init(index: Int) {
         self.index = index
@@ -157,6 +160,7 @@ actor FakeShard: ShardControl {
         status.lsn = 42
         status.extentsUsed = 3
         status.extentsFree = 5
+        status.space = space
         return status
     }
 

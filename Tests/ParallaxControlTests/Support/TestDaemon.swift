@@ -68,10 +68,21 @@ struct TestDaemon {
 
     static func runtime(_ shards: [FakeShard]) -> StoreRuntime {
         StoreRuntime(
-            identity: StoreIdentity(
-                path: "/fake/store", uuid: uuid, sizeBytes: 1 << 30, extentBytes: 64 << 20,
-                extentCount: 16),
-            shards: shards, close: {})
+            identity: identity(sizeBytes: 1 << 30), shards: shards,
+            grow: { sizeBytes in
+                // As on a block device of 2 GiB.
+                let sizeBytes = sizeBytes ?? 2 << 30
+                guard sizeBytes >= 1 << 30 else {
+                    throw ControlError(.invalid, "a store cannot shrink")
+                }
+                return identity(sizeBytes: sizeBytes)
+            }, close: {})
+    }
+
+    private static func identity(sizeBytes: UInt64) -> StoreIdentity {
+        StoreIdentity(
+            path: "/fake/store", uuid: uuid, sizeBytes: sizeBytes, extentBytes: 64 << 20,
+            extentCount: sizeBytes >> 26)
     }
 
     func stop() async {

@@ -15,6 +15,7 @@ struct XenDirectoryTests {
         let other = "/local/domain/0/backend/vbd/3/51728"
         store[other + "/params"] = "/dev/sdb"
         store[other + "/online"] = "1"
+        store[other + "/frontend"] = XenRig.frontend
         var seen: [[XenDiskNode]] = []
         try XenDirectory.watch(rig.library) { nodes in
             seen.append(nodes)
@@ -32,6 +33,21 @@ struct XenDirectoryTests {
         let two = XenDiskNode(path: other, vdi: "two", readOnly: true)
         #expect(seen == [[one], [oneReadOnly], [oneReadOnly, two], [two], []])
         #expect(store.watchCount == 0)
+    }
+
+    @Test("a node whose domain has gone is told apart")
+    func orphans() throws {
+        let rig = XenRig()
+        rig.front.makeNodes(keys: ["params": "parallax:one", "mode": "w"])
+        rig.xen.store.remove("/local/domain/3")
+        var seen: [XenDiskNode] = []
+        try XenDirectory.watch(rig.library) { nodes in
+            seen = nodes
+            return false
+        }
+        let orphan = XenDiskNode(
+            path: XenRig.backend, vdi: "one", readOnly: false, hasFrontEnd: false)
+        #expect(seen == [orphan])
     }
 
     @Test("a refusal is on the node for the tool stack to see")

@@ -11,9 +11,23 @@ import Testing
 
 /// Seeded nonsense in ring pages, data pages and xenstore. The device may do anything but trap,
 /// hang, leak or touch what is not the guest's; afterwards a good front end must be served.
+///
+/// `PARALLAX_FUZZ_SEEDS` is how many seeds each test takes, or the ones to take, as in 17..17. All
+/// but the thread of `Scribbler` repeats itself with the seed.
 @Suite("blkif fuzzing")
 struct XenFuzzTests {
-    @Test("any bytes decode to a request", arguments: 1...4)
+    static func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
+        guard let text = getenv("PARALLAX_FUZZ_SEEDS").map({ String(cString: $0) }) else {
+            return 1...count
+        }
+        let ends = text.split(separator: ".").compactMap { UInt64($0) }
+        guard let first = ends.first, let last = ends.last, first > 0, first <= last else {
+            return 1...count
+        }
+        return (ends.count == 1 ? 1 : first)...last
+    }
+
+    @Test("any bytes decode to a request", arguments: seeds(4))
     func decoding(seed: UInt64) {
         var random = SeededRandom(seed: seed)
         for _ in 0..<10_000 {
@@ -29,7 +43,7 @@ struct XenFuzzTests {
         }
     }
 
-    @Test("any keys make a plan within the bounds, or a fault", arguments: 1...8)
+    @Test("any keys make a plan within the bounds, or a fault", arguments: seeds(8))
     func keys(seed: UInt64) {
         var random = SeededRandom(seed: seed)
         for _ in 0..<2_000 {
@@ -71,7 +85,7 @@ struct XenFuzzTests {
         return keys
     }
 
-    @Test("any states and keys in xenstore leave a device that works", arguments: 1...12)
+    @Test("any states and keys in xenstore leave a device that works", arguments: seeds(12))
     func stores(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         let rig = XenRig()
@@ -106,18 +120,56 @@ struct XenFuzzTests {
     }
 
     @Test(
-        "any ring leaves a device that works, while the guest changes its memory", arguments: 1...12
-    )
+        "any ring leaves a device that works, while the guest changes its memory",
+        arguments: seeds(12))
     func rings(seed: UInt64) throws {
-        var random = SeededRandom(seed: seed)
-        let rig = XenRig(queueCapacity: 32)
-        rig.isRecording = false
-        let options = BlkfrontOptions(
-            ringPages: 1 << random.index(below: 3), isPersistent: random.oneIn(2),
-            layout: random.oneIn(2) ? .x86For32 : .x86For64)
-        try rig.connect(options)
-        // Not the pages that the test itself needs to find its way.
+        let rig = try XenRig.fuzzed(seed)
         let scribbler = Scribbler(rig.xen, seed: seed)
+        try pokeAndRecover(rig, seed) { scribbler.pause($0) }
+        scribbler.stop()
+        try expectService(rig)
+    }
+
+    /// The same by one thread: the guest's memory changes at each call that the back end makes of
+    /// Xen's libraries, so between the copy of a request and its mapping, between the mapping and
+    /// the transfer, between the answer and the event.
+    @Test(
+        "any ring, while the guest changes its memory at each call, in a way that repeats itself",
+        arguments: seeds(12))
+    func ringsAtCalls(seed: UInt64) throws {
+        let first = try runAtCalls(seed)
+        guard seed == Self.seeds(12).lowerBound else { return }
+        let second = try runAtCalls(seed)
+        #expect(first == second, "seed \(seed) does not repeat itself")
+    }
+
+    /// What became of the guest's requests.
+    private func runAtCalls(_ seed: UInt64) throws -> [XenCounters] {
+        let rig = try XenRig.fuzzed(seed)
+        var random = SeededRandom(seed: seed &+ 2000)
+        let xen = rig.xen
+        rig.xen.beforeCall = {
+            for _ in 0..<4 { Scribbler.scribble(xen, &random) }
+        }
+        var counts: [XenCounters] = []
+        try pokeAndRecover(rig, seed) { body in
+            let scribble = xen.beforeCall
+            xen.beforeCall = nil
+            counts.append(rig.counters)
+            body()
+            xen.beforeCall = scribble
+        }
+        counts.append(rig.counters)
+        rig.xen.beforeCall = nil
+        try expectService(rig)
+        return counts
+    }
+
+    /// Requests of every kind; a front end that was turned away begins anew in `quietly`.
+    private func pokeAndRecover(
+        _ rig: XenRig, _ seed: UInt64, quietly: (() -> Void) -> Void
+    ) throws {
+        var random = SeededRandom(seed: seed &+ 1)
         for _ in 0..<400 {
             rig.isHolding = random.chance(percent: 30)
             poke(rig, 0, &random)
@@ -125,21 +177,19 @@ struct XenFuzzTests {
             if random.oneIn(3) { rig.release() }
             _ = rig.front.queues[0].takeEvent()
             guard !rig.isConnected else { continue }
-            scribbler.pause {
+            quietly {
                 rig.isHolding = false
                 rig.release()
                 rig.settle()
                 rig.front.state = "1"
                 rig.settle()
                 rig.front.freePages()
-                rig.front.writeKeys(options)
+                rig.front.writeKeys(rig.options)
                 rig.front.state = "3"
                 rig.settle()
             }
         }
-        scribbler.stop()
         rig.isHolding = false
-        try expectService(rig)
     }
 
     /// Puts a likely or unlikely request into the ring and shows it in a likely or unlikely way.
@@ -206,6 +256,20 @@ struct XenFuzzTests {
     }
 }
 
+extension XenRig {
+    /// Connected in a way that the seed chooses.
+    static func fuzzed(_ seed: UInt64) throws -> XenRig {
+        var random = SeededRandom(seed: seed)
+        let rig = XenRig(queueCapacity: 32)
+        rig.isRecording = false
+        try rig.connect(
+            BlkfrontOptions(
+                ringPages: 1 << random.index(below: 3), isPersistent: random.oneIn(2),
+                layout: random.oneIn(2) ? .x86For32 : .x86For64))
+        return rig
+    }
+}
+
 /// A processor of the guest that changes the first pages while the back end reads them.
 final class Scribbler: Sendable {
     private let xen: PretendedXen
@@ -223,22 +287,22 @@ final class Scribbler: Sendable {
             &thread, nil,
             { argument in
                 guard let argument else { return nil }
-                Unmanaged<Scribbler>.fromOpaque(argument).takeUnretainedValue().scribble()
+                Unmanaged<Scribbler>.fromOpaque(argument).takeUnretainedValue().run()
                 return nil
             }, own)
         precondition(result == 0, "no thread")
         self.thread.withLock { $0 = thread }
     }
 
-    private func scribble() {
+    private func run() {
         var random = SeededRandom(seed: seed &+ 1000)
         while !isStopped.load(ordering: .relaxed) {
-            lock.withLock { _ in for _ in 0..<64 { scribbleOnce(&random) } }
+            lock.withLock { _ in for _ in 0..<64 { Self.scribble(xen, &random) } }
         }
     }
 
     /// Whole words, as a processor writes them; the indices of the first ring now and then.
-    private func scribbleOnce(_ random: inout SeededRandom) {
+    static func scribble(_ xen: PretendedXen, _ random: inout SeededRandom) {
         let offset =
             random.oneIn(5000) ? 4 * random.index(below: 4) : 64 + 4 * random.index(below: 12_000)
         xen.memory.storeBytes(

@@ -95,15 +95,89 @@ struct XenHostileTests {
         expectRefused(rig, .impossibleState(UInt8(state) ?? 0))
     }
 
-    @Test("keys that change after Connected are not looked at")
-    func changedKeys() throws {
+    @Test(
+        "keys that change after Connected end the connection, whatever they change to",
+        arguments: [
+            "ring-ref", "event-channel", "protocol", "feature-persistent", "ring-page-order",
+            "multi-queue-num-queues",
+        ], [nil, "nonsense", "1"])
+    func changedKeys(key: String, value: String?) throws {
         let rig = XenRig()
         try rig.connect()
-        for key in ["ring-ref", "event-channel", "protocol", "feature-persistent"] {
-            rig.xen.store["\(XenRig.frontend)/\(key)"] = "nonsense"
-        }
-        rig.front.state = "4"
+        let path = "\(XenRig.frontend)/\(key)"
+        guard rig.xen.store[path] != value else { return }
+        rig.isHolding = true
+        let (reference, _) = rig.page()
+        rig.front.queues[0].put(
+            operation: XenRig.read, id: 1, sector: 0,
+            segments: [BlkfrontSegment(reference: reference)])
+        _ = rig.run()
+        rig.xen.store[path] = value
         rig.settle()
+        #expect(rig.xen.mappedPages > 0, "unmapped under a request")
+        rig.isHolding = false
+        rig.release()
+        rig.settle()
+        expectRefused(rig, .keyChanged(key))
+        try expectService(rig)
+    }
+
+    @Test("the same keys written again, and keys that mean nothing to us, change nothing")
+    func unchangedKeys() throws {
+        let rig = XenRig()
+        try rig.connect(BlkfrontOptions(queueCount: 2, ringPages: 2))
+        let keys = rig.xen.store.nodes(below: XenRig.frontend)
+        for (path, value) in keys { rig.xen.store[path] = value }
+        rig.xen.store[XenRig.frontend + "/trusted"] = "0"
+        rig.xen.store[XenRig.frontend + "/queue-7/ring-ref"] = "0"
+        rig.settle()
+        #expect(rig.isConnected && rig.front.property("error") == nil)
+        let (reference, _) = rig.page()
+        let response = rig.request(XenRig.read, sector: 0, [BlkfrontSegment(reference: reference)])
+        #expect(response?.status == 0)
+    }
+
+    @Test("a domain that is gone, and whose node is not, leaves a sentence on the node")
+    func goneDomain() throws {
+        let rig = XenRig()
+        try rig.connect()
+        rig.xen.store.remove("/local/domain/3")
+        rig.settle()
+        #expect(rig.isDrained && rig.front.backendState == "6")
+        #expect(rig.front.property("error") == XenFault.domainGone.text)
+        #expect(rig.xen.mappedPages == 0 && rig.xen.boundPorts == 0)
+        rig.destroy()
+
+        // The tool stack destroys the domain in its own way, and waits for Closed.
+        let other = XenRig()
+        try other.connect()
+        other.xen.store[XenRig.backend + "/online"] = "0"
+        other.xen.store.remove("/local/domain/3")
+        other.settle()
+        #expect(other.isDrained && other.front.backendState == "6")
+        #expect(other.front.property("error") == nil)
+        other.destroy()
+    }
+
+    @Test("a device that another back end serves is left alone")
+    func otherBackEnd() throws {
+        let rig = XenRig()
+        try rig.connect()
+        let keys = rig.xen.store.nodes(below: "/local/domain")
+        let address = try #require(XenAddress("3:xvda"))
+        let export = XenExport(
+            name: "other", sectors: 8, readOnly: false,
+            place: .address(address, mayMake: true))
+        rig.xen.store["/local/domain/3"] = ""
+        var refusal: XenError?
+        do throws(XenError) {
+            _ = try XenDevice.open(session: 8, vdi: 4, export: export, library: rig.library)
+        } catch {
+            refusal = error
+        }
+        #expect(refusal == .deviceInUse(address))
+        let after = rig.xen.store.nodes(below: "/local/domain").filter { !$0.value.isEmpty }
+        #expect(after == keys.filter { !$0.value.isEmpty })
         let (reference, _) = rig.page()
         let response = rig.request(XenRig.read, sector: 0, [BlkfrontSegment(reference: reference)])
         #expect(response?.status == 0)
@@ -198,6 +272,56 @@ struct XenHostileTests {
             #expect(rig.request(XenRig.read, sector: 0, segments)?.status == -1)
             #expect(rig.request(XenRig.read, sector: 0, segments)?.status == 0)
             #expect(rig.counters.mapFailures == 1)
+        }
+    }
+
+    @Test(
+        "a request that changes after it was copied is carried out as it was",
+        arguments: [true, false])
+    func changedRequest(isPersistent: Bool) throws {
+        let rig = XenRig()
+        try rig.connect(BlkfrontOptions(isPersistent: isPersistent))
+        let (reference, _) = rig.page(XenRig.pattern(4096))
+        let (other, _) = rig.page(XenRig.pattern(4096, seed: 9))
+        let entry = rig.front.queues[0].entry(0)
+        // The first call maps the page of the request, which has been copied and checked.
+        atCall(1, of: rig) {
+            entry.storeBytes(of: XenRig.read, as: UInt8.self)
+            entry.storeBytes(of: 100, toByteOffset: 16, as: UInt64.self)
+            BlkfrontQueue.store(BlkfrontSegment(reference: other), at: entry + 24)
+        }
+        let response = rig.request(XenRig.write, sector: 3, [BlkfrontSegment(reference: reference)])
+        #expect(response == BlkfrontResponse(id: 77, operation: XenRig.write, status: 0))
+        #expect((rig.holds(XenRig.pattern(4096), atSector: 3)) as Bool)
+        #expect((rig.holds([UInt8](repeating: 0, count: 4096), atSector: 100)) as Bool)
+    }
+
+    @Test(
+        "a list of segments that changes after it was copied is used as it was",
+        arguments: [true, false])
+    func changedList(isPersistent: Bool) throws {
+        let rig = XenRig()
+        try rig.connect(BlkfrontOptions(isPersistent: isPersistent))
+        let (reference, _) = rig.page(XenRig.pattern(4096))
+        rig.putIndirect(
+            XenRig.write, id: 5, sector: 8, [BlkfrontSegment(reference: reference, last: 3)])
+        // The page with the list comes after that of the data; the second call maps the data.
+        let list = rig.xen.page(Int(reference) - 8 + 1)
+        atCall(2, of: rig) {
+            BlkfrontQueue.store(
+                BlkfrontSegment(reference: 4_000_000, first: 7, last: 255), at: list)
+        }
+        #expect(rig.run().map(\.status) == [0])
+        #expect((rig.holds(XenRig.pattern(2048), atSector: 8)) as Bool)
+        #expect((rig.holds([UInt8](repeating: 0, count: 2048), atSector: 12)) as Bool)
+    }
+
+    /// The guest does something just before the back end's call of Xen's libraries.
+    private func atCall(_ number: Int, of rig: XenRig, _ body: @escaping () -> Void) {
+        var left = number
+        rig.xen.beforeCall = {
+            left -= 1
+            if left == 0 { body() }
         }
     }
 

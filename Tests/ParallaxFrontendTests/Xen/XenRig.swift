@@ -30,6 +30,8 @@ final class XenRig {
     /// All requests that the engine has seen.
     var seen: [BlockRequest] = []
     var isRecording = true
+    /// As it was connected.
+    private(set) var options = BlkfrontOptions()
     var notices: [XenNotice] = []
 
     convenience init(
@@ -83,6 +85,7 @@ final class XenRig {
 
     /// Nodes, daemon, front end: both ends Connected.
     func connect(_ options: BlkfrontOptions = BlkfrontOptions()) throws {
+        self.options = options
         front.makeNodes()
         try start()
         front.writeKeys(options)

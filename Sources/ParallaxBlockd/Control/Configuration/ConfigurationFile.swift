@@ -80,7 +80,8 @@ package enum ConfigurationFile {
         [
             "store": \.store, "control": \.control, "nbd": \.nbd,
             "state-dir": \.stateDirectory, "engine": \.engine, "cache-size": \.cacheSize,
-            "log-level": \.logLevel, "retention.default": \.retentionDefault,
+            "log-level": \.logLevel, "punch-after": \.punchAfter,
+            "retention.default": \.retentionDefault,
         ]
     }
 }

@@ -21,6 +21,9 @@ package struct DaemonConfiguration: Equatable, Sendable {
     package var engine: Engine?
     package var cacheBytes: UInt64
     package var logLevel: Logger.Level
+    /// How long space of a store in a file stays free before the file system gets it back; nil: for
+    /// ever.
+    package var punchAfterSeconds: UInt64?
     /// What new VDIs begin with.
     package var defaultPolicy: RetentionPolicy?
 
@@ -28,6 +31,8 @@ package struct DaemonConfiguration: Equatable, Sendable {
     package static let defaultStateDirectory = "/var/lib/parallax"
     package static let defaultCacheBytes: UInt64 = 256 << 20
     package static let minimumCacheBytes: UInt64 = 4 << 20
+    /// Twice the time from one checkpoint to the next: what the log soon needs again stays.
+    package static let defaultPunchAfterSeconds: UInt64 = 60
 
     /// Applies `flags` over `file` over the defaults, and checks the result.
     package init(flags: PartialConfiguration, file: PartialConfiguration) throws(ControlError) {
@@ -44,6 +49,7 @@ package struct DaemonConfiguration: Equatable, Sendable {
         engine = try Self.parseEngine(flags.engine ?? file.engine)
         cacheBytes = try Self.parseCacheSize(flags.cacheSize ?? file.cacheSize)
         logLevel = try Self.parseLogLevel(flags.logLevel ?? file.logLevel)
+        punchAfterSeconds = try Self.parsePunchAfter(flags.punchAfter ?? file.punchAfter)
         defaultPolicy = try Self.parsePolicy(flags.retentionDefault ?? file.retentionDefault)
         // Clients elsewhere read the NBD socket's path in a URI, and messages name the store.
         storePath = try absolutePath(storePath)
@@ -84,6 +90,16 @@ package struct DaemonConfiguration: Equatable, Sendable {
         return bytes
     }
 
+    private static func parsePunchAfter(_ text: String?) throws(ControlError) -> UInt64? {
+        guard let text else { return defaultPunchAfterSeconds }
+        if text == "never" { return nil }
+        guard let seconds = UInt64(text), seconds <= 1 << 31 else {
+            throw ControlError(
+                .invalid, "punch-after is a number of seconds or never, not \(quoted(text))")
+        }
+        return seconds
+    }
+
     private static func parsePolicy(_ text: String?) throws(ControlError) -> RetentionPolicy? {
         guard let text else { return nil }
         let words = text.split(whereSeparator: \.isWhitespace).map(String.init)
@@ -120,6 +136,7 @@ package struct PartialConfiguration: Equatable, Sendable {
     package var engine: String?
     package var cacheSize: String?
     package var logLevel: String?
+    package var punchAfter: String?
     package var retentionDefault: String?
 
     package init() {}

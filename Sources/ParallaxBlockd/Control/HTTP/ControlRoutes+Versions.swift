@@ -77,7 +77,7 @@ extension ControlRoutes {
         }
     }
 
-    private static var nothing: [UInt8] { Array("{}".utf8) }
+    static var nothing: [UInt8] { Array("{}".utf8) }
 
     private func list(_ vdi: String, _ target: RequestTarget) async throws(ControlError)
         -> HTTPMessage

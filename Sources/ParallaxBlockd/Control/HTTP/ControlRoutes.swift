@@ -56,6 +56,13 @@ package struct ControlRoutes: Sendable {
         case ("DELETE", .attachments(let version)):
             try await plane.detach(version)
             return .noContent
+        case ("POST", .storeGrowth):
+            let request: GrowStoreRequest = try decode(body)
+            return .json(status: 200, try await plane.growStore(request))
+        case ("POST", .storeCleaning):
+            let request: CleanStoreRequest = try decode(body.isEmpty ? Self.nothing : body)
+            try await plane.cleanStore(request)
+            return .noContent
         default:
             return try await performVersions(method, target, body)
         }

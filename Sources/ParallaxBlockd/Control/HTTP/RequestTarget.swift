@@ -20,6 +20,8 @@ enum Route: Equatable {
     case groups
     case snapshotDeletions
     case diff
+    case storeGrowth
+    case storeCleaning
 
     init?(_ segments: [String]) {
         guard segments != ["metrics"] else {
@@ -33,6 +35,8 @@ enum Route: Equatable {
             self = route
         case 3 where segments[1] == "vdis": self = .vdi(segments[2])
         case 3 where segments[1...] == ["snapshots", "delete"]: self = .snapshotDeletions
+        case 3 where segments[1...] == ["store", "grow"]: self = .storeGrowth
+        case 3 where segments[1...] == ["store", "clean"]: self = .storeCleaning
         case 4... where segments[1] == "vdis":
             guard let route = Self.below(vdi: segments[2], segments[3...]) else { return nil }
             self = route
@@ -71,7 +75,8 @@ enum Route: Equatable {
         case .vdi, .snapshot: ["GET", "HEAD", "PATCH", "DELETE"]
         case .attachments, .holds: ["POST", "DELETE"]
         case .retention: ["GET", "HEAD", "PUT", "DELETE"]
-        case .groups, .snapshotDeletions, .rollback, .retentionRun: ["POST"]
+        case .groups, .snapshotDeletions, .rollback, .retentionRun, .storeGrowth, .storeCleaning:
+            ["POST"]
         }
     }
 

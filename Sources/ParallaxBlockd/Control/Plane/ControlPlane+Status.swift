@@ -11,11 +11,15 @@ extension ControlPlane {
         let identity = runtime.identity
         let used = shards.reduce(0) { $0 + $1.extentsUsed }
         let free = shards.reduce(0) { $0 + $1.extentsFree }
+        let spaces = shards.map(\.space)
         let store = StoreStatus(
             path: identity.path, uuid: identity.uuid, sizeBytes: identity.sizeBytes,
             usedBytes: used * identity.extentBytes, freeBytes: free * identity.extentBytes,
             extentBytes: identity.extentBytes, extentCount: identity.extentCount,
-            extentsUsed: used, extentsFree: free)
+            extentsUsed: used, extentsFree: free,
+            liveBytes: spaces.reduce(0) { $0 + $1.liveBytes },
+            deadBytes: spaces.reduce(0) { $0 + $1.deadBytes },
+            reservedBytes: spaces.reduce(0) { $0 + $1.reservedBytes }, host: runtime.hostSpace())
         return DaemonStatus(
             version: parallaxVersion, processIdentifier: getpid(), state: state, store: store,
             engine: shards.first?.engine ?? "none", vdiCount: directory.count,

@@ -81,6 +81,9 @@ extension ControlPlane {
         xenNodes.formIntersection(nodes.map(\.path))
         for node in nodes where xenNodes.insert(node.path).inserted {
             do throws(ControlError) {
+                guard node.hasFrontEnd else {
+                    throw ControlError(.notFound, XenFault.domainGone.text)
+                }
                 try await attach(node)
             } catch {
                 guard error.kind != .stopping else { return }

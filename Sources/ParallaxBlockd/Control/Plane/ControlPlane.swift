@@ -67,7 +67,7 @@ package actor ControlPlane {
         var groupsFailed: UInt64 = 0
     }
 
-    let runtime: StoreRuntime
+    var runtime: StoreRuntime
     let nbdSocketPath: String
     let file: AttachmentsFile
     let log: Logger
@@ -89,6 +89,7 @@ package actor ControlPlane {
     /// VDIs on each shard, those being created included.
     var population: [Int]
     var counters = Counters()
+    var spaceWatch = SpaceWatch()
     /// What new VDIs begin with, as the store keeps it; empty for none.
     let defaultPolicy: String
     /// Policies as words, by what the store has.
