@@ -217,6 +217,7 @@ extension Shard where ShardReactor: ~Copyable {
     }
 
     private mutating func exchangeExtents() {
+        while let slot = engine.takeReleasedSlot() { pool.releaseSlot(slot) }
         engine.noteFreeSlots(pool.freeSlotCount)
         while engine.wantedExtents > 0 {
             engine.noteExtentRequested()

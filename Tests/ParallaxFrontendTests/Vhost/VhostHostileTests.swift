@@ -201,7 +201,7 @@ struct VhostHostileTests {
         fixture.frontEnd.sendBytes(bytes)
         #expect(fixture.frontEnd.becomesDisconnected)
         #expect(fixture.rig.counters.protocolFaults == 1)
-        #expect(fixture.rig.notices.filter { $0.weight == .problem }.count == 1)
+        #expect(fixture.rig.notices.filter { $0.isProblem }.count == 1)
         let next = PretendedFrontEnd(fixture.rig, path: fixture.path)
         #expect(next.ask(.getFeatures) != nil)
     }
