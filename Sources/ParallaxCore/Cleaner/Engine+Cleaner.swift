@@ -17,13 +17,19 @@ extension Engine {
 
     /// Chooses victims and begins to read the first.
     private mutating func beginRound() {
-        if cleaner.pacing.isUrgent, mayFreeExtents {
-            // What the last round has emptied comes back first.
+        if cleaner.pacing.isUrgent, mayFreeExtents, isCheckpointWorthIt(factor: 1) {
+            // What has been emptied comes back first.
             checkpoint.isNeeded = true
             return
         }
         cleaner.victims = chooseVictims()
-        guard !cleaner.victims.isEmpty else { return noteNothingToClean() }
+        guard !cleaner.victims.isEmpty else {
+            if cleaner.pacing.isUrgent, mayFreeExtents {
+                checkpoint.isNeeded = true
+                return
+            }
+            return noteNothingToClean()
+        }
         cleaner.survivors.removeAll(keepingCapacity: true)
         cleaner.movedCount = 0
         cleaner.phase = .scanning

@@ -12,7 +12,12 @@ extension Engine {
     /// Free slots of the store below which cleaning begins.
     package var cleaningThreshold: Int {
         let share = Int(superblock.slotCount) * configuration.cleaningPermille / 1000
-        return max(share, 2 + 2 * Int(superblock.streamCount))
+        // What is empty comes back with a checkpoint, and that writes every leaf anew on which
+        // anything has changed: it pays when four times as much was written in between. So much,
+        // and what is moved meanwhile, must fit into what is free.
+        let nodes = min(forest.liveNodes, forest.cache.frameCount / 2)
+        let pending = (10 * nodes + superblock.extentBlocks - 1) / superblock.extentBlocks
+        return max(share, 2 + 2 * Int(superblock.streamCount)) + pending
     }
 
     /// The host tells how many slots of the store are free.
@@ -106,8 +111,9 @@ extension Engine {
             gain += superblock.extentBlocks - candidate.live
             if room <= 0 || victims.count == Self.victimsPerRound { break }
         }
-        // What a round brings must pay for its checkpoint: see `cleaningReserve`.
-        return gain >= 4 * tableBlocks ? victims : []
+        // When somebody waits, what a round brings must pay for its checkpoint (`cleaningReserve`).
+        let moves = victims.count * superblock.extentBlocks - gain
+        return !pacing.isUrgent || gain >= 3 * cleaningCost(moves: moves) ? victims : []
     }
 
     private static let victimsPerRound = 16
@@ -116,6 +122,9 @@ extension Engine {
     private func isVictim(_ extent: ExtentTable.Extent, _ least: Int) -> Bool {
         extent.state == .sealed && extent.live > 0 && !extent.isPinned
             && extent.lastLSN <= appliedLSN
+            // What was written since the last checkpoint cannot be dropped by the next, and nodes
+            // in it will be written anew by then.
+            && (cleaner.pacing.isUrgent || extent.lastLSN < checkpoint.root.replayLSN)
             && superblock.extentBlocks - Int(extent.live) >= least
     }
 
@@ -123,19 +132,19 @@ extension Engine {
     /// extent and the checkpoints around it take.
     private var mayGainByCleaning: Bool {
         guard !cleaner.isBroken, !isWindingDown else { return false }
+        if cleaner.phase != .idle { return true }
         if let live = cleaner.pacing.hopelessAt {
             guard forest.extents.liveTotal + superblock.extentBlocks / 16 < live else {
                 return false
             }
         }
-        if cleaner.phase != .idle { return true }
         let least = worthwhileDead(isPressed: true)
         var gain = 0
         for index in 0..<forest.extents.count where isVictim(forest.extents[index], least) {
             let live = Int(forest.extents[index].live)
             gain += superblock.extentBlocks - live - superblock.extentBlocks / 64
         }
-        return gain > superblock.extentBlocks + 2 * tableBlocks
+        return gain > superblock.extentBlocks + 2 * cleaningCost(moves: superblock.extentBlocks)
     }
 
     /// Somebody waits for space that only cleaning can give. False: it cannot.
@@ -177,11 +186,10 @@ extension Engine {
             if cleaner.pacing.goalRounds > urgentRoundLimit { cleaner.pacing.goal = nil }
         }
         guard hasEmptyExtents else { return }
-        if cleaner.pacing.isUrgent {
-            checkpoint.isNeeded = true
-        } else if cleaner.pacing.goal != nil || cleaner.pacing.freeSlots < cleaningThreshold / 2
-            || bytesSinceCheckpoint >= configuration.checkpointLogBytes / 8
-        {
+        let isPressed =
+            cleaner.pacing.isUrgent || cleaner.pacing.freeSlots < cleaningThreshold / 8
+        let isPaid = bytesSinceCheckpoint / blockBytes >= 4 * forest.cache.dirtyCount
+        if isCheckpointWorthIt(factor: isPressed ? 1 : 4), isPressed || isPaid {
             checkpoint.isWanted = true
         }
     }

@@ -278,6 +278,7 @@ extension Engine {
         checkpoint.droppable.removeAll(keepingCapacity: true)
         released += checkpoint.returning
         checkpoint.returning.removeAll(keepingCapacity: true)
+        cleaner.pacing.hopelessAt = nil
         catalog.versions.finishCheckpoint()
         forest.cache.dirtiedBeforeFreeze = 0
         resolveWrittenNodes()

@@ -58,11 +58,18 @@ extension Engine {
         if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         guard isStoreFull, extentsRequested == 0 else { return .wait }
         if mayFreeExtents {
-            checkpoint.isNeeded = true
+            // One that takes more than it gives would only make it worse, as long as there is more.
+            if isCheckpointWorthIt(factor: 1) || !cleanForWaiting() { checkpoint.isNeeded = true }
             return .wait
         }
         if cleanForWaiting() { return .wait }
         return .full
+    }
+
+    /// Whether a checkpoint now would give `factor` times the blocks back that it takes.
+    func isCheckpointWorthIt(factor: Int) -> Bool {
+        emptyExtents * superblock.extentBlocks
+            >= factor * (forest.cache.dirtyCount + catalog.pages.dirty.count + tableBytesBlocks)
     }
 
     /// Whether writes wait for space, or would.
@@ -107,14 +114,22 @@ extension Engine {
     }
 
     /// Blocks for the checkpoints of cleaning in a full store, until it has given back a whole
-    /// extent: each round gives at least four times as much as its checkpoint takes.
-    private var cleaningReserve: Int { superblock.extentBlocks / 4 + 2 * tableBlocks }
+    /// extent: each round gives at least three times as much as its checkpoint takes.
+    private var cleaningReserve: Int { superblock.extentBlocks / 3 + 2 * tableBlocks }
 
-    var tableBlocks: Int {
+    /// What a checkpoint takes that knows of so many moves and little else: the tables, the pages of
+    /// live bits of the extents in question, the forward pages.
+    func cleaningCost(moves: Int) -> Int { 16 + tableBytesBlocks + moves / 64 }
+
+    /// Blocks that the tables themselves take.
+    private var tableBytesBlocks: Int {
         CheckpointTables.blockCount(
             extents: forest.extents.count, indexBlocks: catalog.pages.indexCount + 1,
             livePages: livePageBound, forwardPages: forest.forwards.pages.count + 2)
-            + livePageBound + forest.forwards.pages.count + 2
+    }
+
+    var tableBlocks: Int {
+        tableBytesBlocks + livePageBound + forest.forwards.pages.count + 2
             + catalog.pages.checkpointBlocks(more: stagedOperations + Self.pagesPerDeletion)
     }
 
@@ -138,12 +153,16 @@ extension Engine {
         return hasEmptyExtents && usableBlocks >= checkpointReserve
     }
 
-    var hasEmptyExtents: Bool {
+    var hasEmptyExtents: Bool { emptyExtents > 0 }
+
+    /// Extents in which nothing lives: the next checkpoint, or the one after it, drops them.
+    private var emptyExtents: Int {
+        var count = 0
         for index in 0..<forest.extents.count {
             let extent = forest.extents[index]
-            if extent.state == .sealed && extent.live == 0 { return true }
+            if extent.state == .sealed && extent.live == 0 { count += 1 }
         }
-        return false
+        return count
     }
 
     /// Another stream finds the store full: what this one can do without is due now, and not when

@@ -14,7 +14,8 @@ struct FormatPlan {
     var path: String
     /// Nil: the whole of a block device, or the size of the file that is overwritten.
     var sizeBytes: UInt64?
-    var extentBytes: UInt64
+    /// Nil: as `defaultExtentBytes` has it.
+    var extentBytes: UInt64?
     /// Nil: as many as the cores and the size allow.
     var shards: Int?
     var mayOverwrite: Bool
@@ -72,7 +73,9 @@ struct FormatPlan {
     }
 
     /// Prepares the first extents, as the daemon will do with the others. The logs begin there.
-    private func prepare(_ file: StoreFile, extents: Int) throws(ControlError) {
+    private func prepare(
+        _ file: StoreFile, extents: Int, of extentBytes: UInt64
+    ) throws(ControlError) {
         guard !file.isBlockDevice, file.byteCount > Superblock.firstExtentOffset else { return }
         let bytes = min(
             UInt64(extents) * extentBytes, file.byteCount - Superblock.firstExtentOffset)
@@ -104,12 +107,14 @@ struct FormatPlan {
 
     private func format(_ file: StoreFile) throws(ControlError) -> FormattedStore {
         let size = sizeBytes ?? file.byteCount
+        let extentBytes = extentBytes ?? Self.defaultExtentBytes(sizeBytes: size)
         let streams = shards ?? Self.defaultShards(sizeBytes: size, extentBytes: extentBytes)
         let options = FormatOptions(
             sizeBytes: size, extentBytes: extentBytes, streamCount: streams,
             uuid: Self.randomUUID(), createdAtNanoseconds: Self.nowNanoseconds(),
             isPreallocated: preallocates && !file.isBlockDevice)
-        try prepare(file, extents: preallocates ? Int(size / extentBytes) : streams)
+        let prepared = preallocates ? Int(size / max(extentBytes, 1)) : streams
+        try prepare(file, extents: prepared, of: extentBytes)
         do throws(StoreError) {
             try Store.format(medium: file, options: options)
             let superblock = try Store.inspect(medium: file).superblock
@@ -118,6 +123,14 @@ struct FormatPlan {
             let kind: ControlError.Kind = error.kind == .invalidOptions ? .invalid : .ioError
             throw ControlError(kind, "cannot make the store \(path): \(error.message)")
         }
+    }
+
+    /// 64 MiB, less in a store of which that would be more than a 512th: what a shard holds in
+    /// advance and what the cleaner needs is counted in extents.
+    static func defaultExtentBytes(sizeBytes: UInt64) -> UInt64 {
+        var extentBytes: UInt64 = 64 << 20
+        while extentBytes > 4 << 20, sizeBytes / extentBytes < 512 { extentBytes /= 2 }
+        return extentBytes
     }
 
     /// As many shards as cores, but never so many that the store is too small for them.

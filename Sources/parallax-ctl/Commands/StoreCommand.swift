@@ -24,8 +24,9 @@ struct StoreInit: ParsableCommand {
     @Option(help: "Its size; needed for a file, a block device is taken whole.")
     var size: String?
 
-    @Option(help: "The unit in which space is given to the logs.")
-    var extentSize = "64M"
+    @Option(
+        help: "The unit in which space is given to the logs (default: 64M, less under 32G).")
+    var extentSize: String?
 
     @Option(help: "Threads that share the store (default: one a core, at most 8).")
     var shards: Int?
@@ -39,7 +40,7 @@ struct StoreInit: ParsableCommand {
     func validate() throws {
         try Usage.check { () throws(ControlError) in
             if let size { _ = try ByteSize.parse(size) }
-            _ = try ByteSize.parse(extentSize)
+            if let extentSize { _ = try ByteSize.parse(extentSize) }
             guard Limits.streams.contains(shards ?? 1) else {
                 throw ControlError(
                     .invalid, "a store has from 1 to \(Limits.streams.upperBound) shards")
@@ -50,7 +51,7 @@ struct StoreInit: ParsableCommand {
     func run() throws {
         let plan = FormatPlan(
             path: path, sizeBytes: try size.map { try ByteSize.parse($0) },
-            extentBytes: try ByteSize.parse(extentSize),
+            extentBytes: try extentSize.map { try ByteSize.parse($0) },
             shards: shards, mayOverwrite: force, preallocates: preallocate)
         let store = try plan.run()
         output.print(store) {
