@@ -35,6 +35,7 @@ import Testing
 
         // What a snapshot holds is not replaced but added to.
         try daemon.ctl("snapshot", "disk", "--name", "s")
+        #expect(try daemon.client.snapshot("disk", "s").bornBytes == 4 << 20)
         try expectNoSpace(uri, "write -P 4 2M 4k")
         try io(uri, "read -P 2 1M 3M", "read -P 3 8M 1M")
         try daemon.ctl("clone", "disk@s", "copy", "--quota", "1M")
