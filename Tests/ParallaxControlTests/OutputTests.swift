@@ -25,14 +25,15 @@ import Testing
         let vdis = [("a", nil), ("b", attachment)].map { name, attachment in
             VDIDescription(
                 name: name, identifier: "1", sizeBytes: 20 << 30, allocatedBytes: 0,
-                createdAt: "t", shard: 0, attachment: attachment)
+                chargedBytes: 0, createdAt: "t", shard: 0, attachment: attachment)
         }
         let text = Descriptions.list(vdis)
-        #expect(text.hasPrefix("NAME    SIZE  USED  SNAPSHOTS  ATTACHED\n"))
-        #expect(text.contains("a     20 GiB   0 B          0  -\n"))
+        #expect(text.hasPrefix("NAME    SIZE  USED  CHARGED  QUOTA  SNAPSHOTS  ATTACHED\n"))
+        #expect(text.contains("a     20 GiB   0 B      0 B      -          0  -\n"))
         #expect(
             text.contains(
-                "b     20 GiB   0 B          0  vhost-user /s (read-only) (not serving)\n"))
+                "b     20 GiB   0 B      0 B      -          0  "
+                    + "vhost-user /s (read-only) (not serving)\n"))
     }
 
     @Test("a log line is one line, with its time and level or the journal's prefix")

@@ -13,8 +13,8 @@ import Testing
         SnapshotDescription(
             vdi: "d", name: name, identifier: "1", createdAt: "t", origin: .manual, comment: "",
             labels: ["k": "v", "parallax.group": "1"], holds: [], parent: parent, sizeBytes: 0,
-            allocatedBytes: 0, exclusiveBytes: name == "a" ? nil : 4096, childCount: 0,
-            attachment: nil)
+            allocatedBytes: 0, exclusiveBytes: name == "a" ? nil : 4096, bornBytes: 8192,
+            childCount: 0, attachment: nil)
     }
 
     @Test("a list shows parents of the same VDI by their names, and counting as dots")
@@ -26,6 +26,14 @@ import Testing
         #expect(lines[1].hasPrefix("a     t           ...  gold@v1"))
         #expect(lines[2].contains("4 KiB  a ") && lines[2].contains(" k=v "))
         #expect(!text.contains("parallax.group"))
+    }
+
+    @Test("details say what was written since the snapshot before, and lists in JSON too")
+    func born() {
+        let snapshot = Self.snapshot("b", parent: "d@a")
+        #expect(Descriptions.details(snapshot).contains("written    8 KiB (8192 bytes)\n"))
+        let list = ControlJSON.encode(SnapshotList(snapshots: [snapshot], next: nil, total: 1))
+        #expect(String(decoding: list, as: UTF8.self).contains(#""born_bytes":8192"#))
     }
 
     @Test("a tree has the main line in one column and branches beside it")

@@ -90,13 +90,14 @@ package struct VDIState: Equatable, Sendable {
     package var sizeBytes: UInt64
     package var createdAtSeconds: Int64
     package var allocatedBytes: UInt64
+    package var chargedBytes: UInt64
     package var phase: Phase
     package var attributes: VDIAttributes
     package var parent: SnapshotIdentifier?
 
     package init(
         identifier: VDIIdentifier, name: String, sizeBytes: UInt64, createdAtSeconds: Int64,
-        allocatedBytes: UInt64, phase: Phase = .active,
+        allocatedBytes: UInt64, chargedBytes: UInt64, phase: Phase = .active,
         attributes: VDIAttributes = VDIAttributes(), parent: SnapshotIdentifier? = nil
     ) {
         self.identifier = identifier
@@ -104,6 +105,7 @@ package struct VDIState: Equatable, Sendable {
         self.sizeBytes = sizeBytes
         self.createdAtSeconds = createdAtSeconds
         self.allocatedBytes = allocatedBytes
+        self.chargedBytes = chargedBytes
         self.phase = phase
         self.attributes = attributes
         self.parent = parent

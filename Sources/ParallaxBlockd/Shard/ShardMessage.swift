@@ -144,7 +144,7 @@ extension VDIState {
             identifier: summary.identifier,
             name: summary.name, sizeBytes: summary.sizeBytes,
             createdAtSeconds: Int64(summary.createdAtNanoseconds / 1_000_000_000),
-            allocatedBytes: summary.allocatedBytes,
+            allocatedBytes: summary.allocatedBytes, chargedBytes: summary.chargedBytes,
             phase: summary.isDeleting ? .deleting : .active,
             attributes: summary.attributes, parent: summary.parent)
     }

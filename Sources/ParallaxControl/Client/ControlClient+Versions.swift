@@ -74,9 +74,10 @@ extension ControlClient {
 
     /// `from` is `VDI@SNAPSHOT`; without a size the new VDI has that of the snapshot.
     package func clone(
-        from: String, to name: String, sizeBytes: UInt64? = nil
+        from: String, to name: String, sizeBytes: UInt64? = nil, quotaBytes: UInt64? = nil
     ) throws(ControlError) -> VDIDescription {
-        let request = CreateVDIRequest(name: name, sizeBytes: sizeBytes, from: from)
+        let request = CreateVDIRequest(
+            name: name, sizeBytes: sizeBytes, from: from, quotaBytes: quotaBytes)
         return try decoded(call("POST", "/v1/vdis", ControlJSON.encode(request)))
     }
 

@@ -34,8 +34,10 @@ package struct ControlClient: Sendable {
         try decoded(call("GET", Self.path(name)))
     }
 
-    package func create(name: String, sizeBytes: UInt64) throws(ControlError) -> VDIDescription {
-        let request = CreateVDIRequest(name: name, sizeBytes: sizeBytes)
+    package func create(
+        name: String, sizeBytes: UInt64, quotaBytes: UInt64? = nil
+    ) throws(ControlError) -> VDIDescription {
+        let request = CreateVDIRequest(name: name, sizeBytes: sizeBytes, quotaBytes: quotaBytes)
         return try decoded(call("POST", "/v1/vdis", ControlJSON.encode(request)))
     }
 

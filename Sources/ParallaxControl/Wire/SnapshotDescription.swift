@@ -43,6 +43,8 @@ package struct SnapshotDescription: Codable, Equatable, Sendable {
     package var allocatedBytes: UInt64
     /// Bytes that deleting it, and nothing else, would free; nil while they are being counted.
     package var exclusiveBytes: UInt64?
+    /// Bytes that were written between the snapshot before and this one, and are in it.
+    package var bornBytes: UInt64
     /// Snapshots, heads and clones that continue it directly.
     package var childCount: Int
     package var attachment: AttachmentDescription?
@@ -50,8 +52,8 @@ package struct SnapshotDescription: Codable, Equatable, Sendable {
     package init(
         vdi: String, name: String, identifier: String, createdAt: String, origin: Origin,
         comment: String, labels: [String: String], holds: [Hold], parent: String?,
-        sizeBytes: UInt64, allocatedBytes: UInt64, exclusiveBytes: UInt64?, childCount: Int,
-        attachment: AttachmentDescription?
+        sizeBytes: UInt64, allocatedBytes: UInt64, exclusiveBytes: UInt64?, bornBytes: UInt64,
+        childCount: Int, attachment: AttachmentDescription?
     ) {
         self.vdi = vdi
         self.name = name
@@ -65,6 +67,7 @@ package struct SnapshotDescription: Codable, Equatable, Sendable {
         self.sizeBytes = sizeBytes
         self.allocatedBytes = allocatedBytes
         self.exclusiveBytes = exclusiveBytes
+        self.bornBytes = bornBytes
         self.childCount = childCount
         self.attachment = attachment
     }
@@ -85,6 +88,7 @@ package struct SnapshotDescription: Codable, Equatable, Sendable {
         case sizeBytes = "size_bytes"
         case allocatedBytes = "allocated_bytes"
         case exclusiveBytes = "exclusive_bytes"
+        case bornBytes = "born_bytes"
         case childCount = "child_count"
         case attachment
     }

@@ -10,6 +10,10 @@ package struct VDIDescription: Codable, Equatable, Sendable {
     package var sizeBytes: UInt64
     /// What the VDI's blocks take in the store.
     package var allocatedBytes: UInt64
+    /// What was written through the VDI and is still stored, for its head or for its snapshots.
+    package var chargedBytes: UInt64
+    /// What may be charged to it; nil for no limit.
+    package var quotaBytes: UInt64?
     /// ISO 8601, UTC.
     package var createdAt: String
     package var shard: Int
@@ -24,14 +28,16 @@ package struct VDIDescription: Codable, Equatable, Sendable {
 
     package init(
         name: String, identifier: String, sizeBytes: UInt64, allocatedBytes: UInt64,
-        createdAt: String, shard: Int, attachment: AttachmentDescription?,
-        isTemplate: Bool = false, parent: String? = nil, snapshotCount: Int = 0,
-        retention: String? = nil
+        chargedBytes: UInt64, quotaBytes: UInt64? = nil, createdAt: String, shard: Int,
+        attachment: AttachmentDescription?, isTemplate: Bool = false, parent: String? = nil,
+        snapshotCount: Int = 0, retention: String? = nil
     ) {
         self.name = name
         self.identifier = identifier
         self.sizeBytes = sizeBytes
         self.allocatedBytes = allocatedBytes
+        self.chargedBytes = chargedBytes
+        self.quotaBytes = quotaBytes
         self.createdAt = createdAt
         self.shard = shard
         self.attachment = attachment
@@ -46,6 +52,8 @@ package struct VDIDescription: Codable, Equatable, Sendable {
         case identifier = "id"
         case sizeBytes = "size_bytes"
         case allocatedBytes = "allocated_bytes"
+        case chargedBytes = "charged_bytes"
+        case quotaBytes = "quota_bytes"
         case createdAt = "created_at"
         case shard
         case attachment
@@ -70,11 +78,16 @@ package struct CreateVDIRequest: Codable, Sendable {
     package var sizeBytes: UInt64?
     /// `VDI@SNAPSHOT`.
     package var from: String?
+    /// nil or 0: no limit.
+    package var quotaBytes: UInt64?
 
-    package init(name: String, sizeBytes: UInt64?, from: String? = nil) {
+    package init(
+        name: String, sizeBytes: UInt64?, from: String? = nil, quotaBytes: UInt64? = nil
+    ) {
         self.name = name
         self.sizeBytes = sizeBytes
         self.from = from
+        self.quotaBytes = quotaBytes
     }
 
     package init(from decoder: any Decoder) throws {
@@ -86,31 +99,37 @@ package struct CreateVDIRequest: Codable, Sendable {
             from == nil
             ? try container.decode(UInt64.self, forKey: .sizeBytes)
             : try container.decodeIfPresent(UInt64.self, forKey: .sizeBytes)
+        quotaBytes = try container.decodeIfPresent(UInt64.self, forKey: .quotaBytes)
     }
 
     enum CodingKeys: String, CodingKey, CaseIterable {
         case name
         case sizeBytes = "size_bytes"
         case from
+        case quotaBytes = "quota_bytes"
     }
 }
 
-/// The body of `PATCH /v1/vdis/{name}`: a new name, a new size, or to be a template or not; one
-/// change a request so that it either happened or did not.
+/// The body of `PATCH /v1/vdis/{name}`: a new name, a new size, to be a template or not, or a
+/// quota; one change a request so that it either happened or did not.
 package struct ChangeVDIRequest: Codable, Sendable {
     package var name: String?
     package var sizeBytes: UInt64?
     /// Consent to losing what lies beyond the new end.
     package var shrink: Bool?
     package var template: Bool?
+    /// 0: no limit.
+    package var quotaBytes: UInt64?
 
     package init(
-        name: String? = nil, sizeBytes: UInt64? = nil, shrink: Bool? = nil, template: Bool? = nil
+        name: String? = nil, sizeBytes: UInt64? = nil, shrink: Bool? = nil, template: Bool? = nil,
+        quotaBytes: UInt64? = nil
     ) {
         self.name = name
         self.sizeBytes = sizeBytes
         self.shrink = shrink
         self.template = template
+        self.quotaBytes = quotaBytes
     }
 
     package init(from decoder: any Decoder) throws {
@@ -120,6 +139,7 @@ package struct ChangeVDIRequest: Codable, Sendable {
         sizeBytes = try container.decodeIfPresent(UInt64.self, forKey: .sizeBytes)
         shrink = try container.decodeIfPresent(Bool.self, forKey: .shrink)
         template = try container.decodeIfPresent(Bool.self, forKey: .template)
+        quotaBytes = try container.decodeIfPresent(UInt64.self, forKey: .quotaBytes)
     }
 
     enum CodingKeys: String, CodingKey, CaseIterable {
@@ -127,5 +147,6 @@ package struct ChangeVDIRequest: Codable, Sendable {
         case sizeBytes = "size_bytes"
         case shrink
         case template
+        case quotaBytes = "quota_bytes"
     }
 }

@@ -19,16 +19,20 @@ struct CloneCommand: ParsableCommand {
     @Option(help: "Its size, at least that of the snapshot (default: the same).")
     var size: String?
 
+    @OptionGroup var limit: QuotaOption
+
     func validate() throws {
         try Usage.check { () throws(ControlError) in
             try VDIName.validate(name)
             if let size { try VDISize.validate(ByteSize.parse(size)) }
+            _ = try limit.bytes
         }
     }
 
     func run() throws {
         let vdi = try connection.client().clone(
-            from: source.snapshot, to: name, sizeBytes: size.map { try ByteSize.parse($0) })
+            from: source.snapshot, to: name, sizeBytes: size.map { try ByteSize.parse($0) },
+            quotaBytes: limit.bytes)
         output.print(vdi) { "" }
     }
 }

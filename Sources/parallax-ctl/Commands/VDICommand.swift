@@ -9,7 +9,7 @@ struct VDICommand: ParsableCommand {
         commandName: "vdi", abstract: "Virtual disks.",
         subcommands: [
             VDICreate.self, VDIListCommand.self, VDIShow.self, VDIResize.self, VDIRename.self,
-            VDIDelete.self, VDITemplate.self,
+            VDIDelete.self, VDITemplate.self, VDISetQuota.self,
         ])
 }
 
@@ -29,6 +29,8 @@ struct VDICreate: ParsableCommand {
     @Option(help: ArgumentHelp("Begin as this snapshot is.", valueName: "vdi@snapshot"))
     var from: String?
 
+    @OptionGroup var limit: QuotaOption
+
     func validate() throws {
         guard size != nil || from != nil else {
             throw ValidationError("a new VDI needs --size, or --from a snapshot")
@@ -37,6 +39,7 @@ struct VDICreate: ParsableCommand {
             try VDIName.validate(name)
             if let size { try VDISize.validate(ByteSize.parse(size)) }
             if let from { _ = try VersionName.snapshot(from) }
+            _ = try limit.bytes
         }
     }
 
@@ -45,9 +48,11 @@ struct VDICreate: ParsableCommand {
         let bytes = try size.map { try ByteSize.parse($0) }
         let vdi =
             if let from {
-                try client.clone(from: from, to: name, sizeBytes: bytes)
+                try client.clone(
+                    from: from, to: name, sizeBytes: bytes, quotaBytes: limit.bytes)
             } else {
-                try client.create(name: name, sizeBytes: bytes ?? 0)
+                try client.create(
+                    name: name, sizeBytes: bytes ?? 0, quotaBytes: limit.bytes)
             }
         output.print(vdi) { "" }
     }

@@ -6,11 +6,12 @@ import ParallaxControl
 /// How the answers of the daemon look to people.
 enum Descriptions {
     static func list(_ vdis: [VDIDescription]) -> String {
-        let header = ["NAME", "SIZE", "USED", "SNAPSHOTS", "ATTACHED"]
-        var table = Table(header: header, rightAligned: [1, 2, 3])
+        let header = ["NAME", "SIZE", "USED", "CHARGED", "QUOTA", "SNAPSHOTS", "ATTACHED"]
+        var table = Table(header: header, rightAligned: [1, 2, 3, 4, 5])
         for vdi in vdis {
             table.add([
                 vdi.name, ByteSize.format(vdi.sizeBytes), ByteSize.format(vdi.allocatedBytes),
+                ByteSize.format(vdi.chargedBytes), vdi.quotaBytes.map(ByteSize.format) ?? "-",
                 String(vdi.snapshotCount), attachment(vdi.attachment),
             ])
         }
@@ -23,6 +24,8 @@ enum Descriptions {
         table.add(["id", vdi.identifier])
         table.add(["size", ByteSize.formatExact(vdi.sizeBytes)])
         table.add(["used", ByteSize.formatExact(vdi.allocatedBytes)])
+        table.add(["charged", ByteSize.formatExact(vdi.chargedBytes)])
+        table.add(["quota", vdi.quotaBytes.map(ByteSize.formatExact) ?? "-"])
         table.add(["created", vdi.createdAt])
         table.add(["shard", String(vdi.shard)])
         table.add(["snapshots", String(vdi.snapshotCount)])

@@ -26,6 +26,7 @@ extension Descriptions {
         table.add(["made", origin(snapshot.origin)])
         table.add(["size", ByteSize.formatExact(snapshot.sizeBytes)])
         table.add(["used", ByteSize.formatExact(snapshot.allocatedBytes)])
+        table.add(["written", ByteSize.formatExact(snapshot.bornBytes)])
         table.add([
             "exclusive", snapshot.exclusiveBytes.map(ByteSize.formatExact) ?? "being counted",
         ])

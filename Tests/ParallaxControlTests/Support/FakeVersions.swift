@@ -166,6 +166,7 @@ extension FakeVersions {
                 identifier: identifier, name: disk.name, sizeBytes: disk.sizeBytes,
                 createdAtSeconds: Int64(disk.createdAtNanoseconds / 1_000_000_000),
                 allocatedBytes: UInt64(disk.blocks.count) * 4096,
+                chargedBytes: UInt64(disk.blocks.count) * 4096,
                 phase: disk.isDeleting ? .deleting : .active, attributes: disk.attributes,
                 parent: disk.parent)
         }

@@ -9,7 +9,7 @@ extension ControlPlane {
     /// A new VDI that begins as the snapshot is. It lives on the snapshot's shard, where the two
     /// share what they have in common.
     func clone(
-        _ source: String, to name: String, sizeBytes: UInt64?
+        _ source: String, to name: String, sizeBytes: UInt64?, quotaBytes: UInt64
     ) async throws(ControlError) -> VDIDescription {
         let source = try VersionName(source)
         if let sizeBytes { try VDISize.validate(sizeBytes) }
@@ -30,7 +30,8 @@ extension ControlPlane {
             let change = CatalogChange.clone(
                 of: snapshot.identifier, name: name, sizeBytes: sizeBytes ?? summary.sizeBytes,
                 createdAtNanoseconds: now())
-            let entry = try await make(change, name: name, shard: version.entry.shard)
+            let entry = try await make(
+                change, name: name, quotaBytes: quotaBytes, shard: version.entry.shard)
             counters.clonesMade += 1
             log.info("VDI cloned", metadata: ["vdi": "\(name)", "from": "\(version.name)"])
             return try await description(of: entry)

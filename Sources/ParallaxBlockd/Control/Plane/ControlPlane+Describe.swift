@@ -48,7 +48,7 @@ extension ControlPlane {
             },
             parent: summary.parent.flatMap { parents[$0] }, sizeBytes: summary.sizeBytes,
             allocatedBytes: summary.allocatedBytes, exclusiveBytes: summary.exclusiveBytes,
-            childCount: summary.childCount,
+            bornBytes: summary.bornBytes, childCount: summary.childCount,
             attachment: attachments[.snapshot(summary.identifier)].map {
                 describe($0, vdi: entry.name)
             })

@@ -32,7 +32,12 @@ extension ControlPlane {
         case .left(let level):
             log.notice("the store \(store.path) is less than \(level) % full again")
         case .refusing:
-            log.error("the store \(store.path) is full and refuses writes: \(advice)")
+            log.error(
+                """
+                writes are refused: the store \(store.path) (\(store.fullPercent) % full) has no \
+                space for them, or a VDI has reached its quota (see `parallax-ctl vdi list`); \
+                \(advice)
+                """)
         case .host(let problem?): log.error("\(problem)")
         case .host(nil): log.notice("extents of \(store.path) can be allocated again")
         }

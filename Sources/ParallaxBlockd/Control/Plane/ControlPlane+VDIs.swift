@@ -19,8 +19,11 @@ extension ControlPlane {
     package func create(_ request: CreateVDIRequest) async throws(ControlError) -> VDIDescription {
         let name = request.name
         try VDIName.validate(name)
+        let quotaBytes = request.quotaBytes ?? 0
+        try VDIQuota.validate(quotaBytes)
         if let from = request.from {
-            return try await clone(from, to: name, sizeBytes: request.sizeBytes)
+            return try await clone(
+                from, to: name, sizeBytes: request.sizeBytes, quotaBytes: quotaBytes)
         }
         guard let sizeBytes = request.sizeBytes else {
             throw ControlError(.invalid, "a new VDI needs a size, or a snapshot to begin as")
@@ -30,7 +33,8 @@ extension ControlPlane {
             try requireFree(name)
             let change = CatalogChange.create(
                 name: name, sizeBytes: sizeBytes, createdAtNanoseconds: now())
-            let entry = try await make(change, name: name, shard: emptiestShard())
+            let entry = try await make(
+                change, name: name, quotaBytes: quotaBytes, shard: emptiestShard())
             log.info(
                 "VDI created",
                 metadata: ["vdi": "\(name)", "size": "\(ByteSize.format(sizeBytes))"])
@@ -40,7 +44,9 @@ extension ControlPlane {
 
     /// Makes a VDI, empty or a clone, with what new ones begin with. Call it with the lock of the
     /// name held.
-    func make(_ change: CatalogChange, name: String, shard position: Int) async throws -> Entry {
+    func make(
+        _ change: CatalogChange, name: String, quotaBytes: UInt64, shard position: Int
+    ) async throws -> Entry {
         let shard = runtime.shards[position]
         population[position] += 1
         do {
@@ -53,7 +59,7 @@ extension ControlPlane {
             let entry = Entry(
                 identifier: identifier, name: name, shard: position, sizeBytes: state.sizeBytes,
                 attributes: state.attributes)
-            try await begin(entry)
+            try await begin(entry, quotaBytes: quotaBytes)
             return entry
         } catch {
             population[position] -= 1
@@ -61,12 +67,12 @@ extension ControlPlane {
         }
     }
 
-    /// Gives a new VDI the default policy. One that cannot have it is not made.
-    private func begin(_ entry: Entry) async throws {
+    /// Gives a new VDI the default policy and its quota. One that cannot have them is not made.
+    private func begin(_ entry: Entry, quotaBytes: UInt64) async throws {
         put(entry)
-        guard !defaultPolicy.isEmpty else { return }
         do {
-            try await set(VDIAttributes(policy: defaultPolicy), of: entry)
+            try await set(
+                VDIAttributes(policy: defaultPolicy, quotaBytes: quotaBytes), of: entry)
         } catch {
             forget(entry)
             _ = try? await shard(of: entry).change(.delete(entry.identifier))
@@ -78,17 +84,20 @@ extension ControlPlane {
     package func change(
         _ name: String, _ request: ChangeVDIRequest
     ) async throws(ControlError) -> VDIDescription {
-        switch (request.name, request.sizeBytes, request.template) {
-        case (let newName?, nil, nil):
+        switch (request.name, request.sizeBytes, request.template, request.quotaBytes) {
+        case (let newName?, nil, nil, nil):
             return try await rename(name, to: newName)
-        case (nil, let sizeBytes?, nil):
+        case (nil, let sizeBytes?, nil, nil):
             return try await resize(name, to: sizeBytes, mayShrink: request.shrink ?? false)
-        case (nil, nil, let isTemplate?):
+        case (nil, nil, let isTemplate?, nil):
             return try await setTemplate(name, isTemplate)
+        case (nil, nil, nil, let quotaBytes?):
+            return try await setQuota(name, quotaBytes)
         default:
             throw ControlError(
                 .invalid,
-                "a change has either a \"name\", a \"size_bytes\" or a \"template\"")
+                "a change has either a \"name\", a \"size_bytes\", a \"template\" or a "
+                    + "\"quota_bytes\"")
         }
     }
 
@@ -159,6 +168,22 @@ extension ControlPlane {
             var attributes = entry.attributes
             attributes.isTemplate = isTemplate
             try await set(attributes, of: entry)
+            return try await description(of: self.entry(name))
+        }
+    }
+
+    /// A quota below what is charged already only stops new blocks.
+    private func setQuota(
+        _ name: String, _ quotaBytes: UInt64
+    ) async throws(ControlError) -> VDIDescription {
+        try VDIQuota.validate(quotaBytes)
+        return try await changing([name]) {
+            let entry = try entry(name)
+            var attributes = entry.attributes
+            attributes.quotaBytes = quotaBytes
+            try await set(attributes, of: entry)
+            let quota = quotaBytes == 0 ? "none" : ByteSize.format(quotaBytes)
+            log.info("VDI quota set", metadata: ["vdi": "\(name)", "quota": "\(quota)"])
             return try await description(of: self.entry(name))
         }
     }
@@ -258,7 +283,8 @@ extension ControlPlane {
     ) -> VDIDescription {
         VDIDescription(
             name: name, identifier: state.identifier.hexadecimal, sizeBytes: state.sizeBytes,
-            allocatedBytes: state.allocatedBytes,
+            allocatedBytes: state.allocatedBytes, chargedBytes: state.chargedBytes,
+            quotaBytes: state.attributes.quotaBytes == 0 ? nil : state.attributes.quotaBytes,
             createdAt: UTCTime.format(secondsSince1970: state.createdAtSeconds), shard: shard,
             attachment: attachments[.head(state.identifier)].map { describe($0, vdi: name) },
             isTemplate: state.attributes.isTemplate, parent: parent,
