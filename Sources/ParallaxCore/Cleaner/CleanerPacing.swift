@@ -9,7 +9,7 @@ struct CleanerPacing {
     var credit = 0
     /// Writes wait for space: it works as fast as it can.
     var isUrgent = false
-    /// Rounds since then that have not helped.
+    /// Rounds since then, or since the log got an extent, that have not helped.
     var urgentRounds = 0
     /// Live blocks when cleaning turned out to gain nothing: it is not tried again before some die.
     var hopelessAt: Int?

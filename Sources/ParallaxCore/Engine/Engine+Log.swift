@@ -153,6 +153,7 @@ extension Engine {
             cleaner.addSpare(slot: slot, extents: &forest.extents)
             return
         }
+        cleaner.pacing.urgentRounds = 0
         log.addLease(slot: slot, extents: &forest.extents)
         log.announceLeases()
     }
