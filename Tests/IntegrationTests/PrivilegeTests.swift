@@ -61,7 +61,8 @@ import Testing
         String(decoding: try readFile(path), as: UTF8.self)
     }
 
-    /// How many of the process's sockets are of an Internet family.
+    /// How many of the process's sockets are of an Internet family; those that it was started with,
+    /// for whoever runs the tests may leave some open, are not its own.
     private func networkSockets(of process: Int32) throws -> Int {
         var inodes: Set<Substring> = []
         for table in ["tcp", "tcp6", "udp", "udp6"] {
@@ -71,12 +72,19 @@ import Testing
                 if fields.count > 9 { inodes.insert(fields[9]) }
             }
         }
+        return try sockets(of: "\(process)").subtracting(sockets(of: "self"))
+            .intersection(inodes).count
+    }
+
+    private func sockets(of process: String) throws -> Set<Substring> {
         let folder = "/proc/\(process)/fd"
-        return try FileManager.default.contentsOfDirectory(atPath: folder).count { name in
+        var inodes: Set<Substring> = []
+        for name in try FileManager.default.contentsOfDirectory(atPath: folder) {
             let target = try? FileManager.default.destinationOfSymbolicLink(
                 atPath: "\(folder)/\(name)")
-            guard let target, target.hasPrefix("socket:[") else { return false }
-            return inodes.contains(target.dropFirst(8).dropLast())
+            guard let target, target.hasPrefix("socket:[") else { continue }
+            inodes.insert(target.dropFirst(8).dropLast())
         }
+        return inodes
     }
 }

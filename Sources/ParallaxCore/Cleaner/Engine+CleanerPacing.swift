@@ -124,7 +124,8 @@ extension Engine {
             && extent.lastLSN <= appliedLSN
             // What was written since the last checkpoint cannot be dropped by the next, and nodes
             // in it will be written anew by then.
-            && (cleaner.pacing.isUrgent || extent.lastLSN < checkpoint.root.replayLSN)
+            && (cleaner.pacing.isUrgent || cleaner.pacing.goal != nil
+                || extent.lastLSN < checkpoint.root.replayLSN)
             && superblock.extentBlocks - Int(extent.live) >= least
     }
 
@@ -164,6 +165,8 @@ extension Engine {
         } else if checkpoint.phase == .idle, releasing.isEmpty, grace.isEmpty {
             cleaner.pacing.goal = nil
         }
+        // Perhaps all that is worth it is younger than the last checkpoint.
+        if isCheckpointPaid { checkpoint.isWanted = true }
         cleaner.pacing.credit = min(cleaner.pacing.credit, 0)
     }
 
@@ -188,9 +191,14 @@ extension Engine {
         guard hasEmptyExtents else { return }
         let isPressed =
             cleaner.pacing.isUrgent || cleaner.pacing.freeSlots < cleaningThreshold / 8
-        let isPaid = bytesSinceCheckpoint / blockBytes >= 4 * forest.cache.dirtyCount
-        if isCheckpointWorthIt(factor: isPressed ? 1 : 4), isPressed || isPaid {
+        if isCheckpointWorthIt(factor: isPressed ? 1 : 4), isPressed || isCheckpointPaid {
             checkpoint.isWanted = true
         }
+    }
+
+    /// Whether four times as much has been written since the last checkpoint as the next has nodes
+    /// to write.
+    private var isCheckpointPaid: Bool {
+        bytesSinceCheckpoint / blockBytes >= 4 * max(forest.cache.dirtyCount, 64)
     }
 }
