@@ -37,6 +37,13 @@ import Testing
             (10066, "a deletion that met an unreadable node began again from its beginning"),
             (20388, "a damaged superblock copy was repaired after the good one was overwritten"),
             (20417, "after a failed checkpoint reads waited for the log's node for ever"),
+            (122, "idle streams kept what they had leased in advance"),
+            (462, "two streams that were short passed each other the same leases"),
+            (594, "a discard of a hole was answered although the log had failed"),
+            (708, "reads held back old slots while they waited for those who waited for space"),
+            (84, "a block got another name while the cleaner moved it"),
+            (161, "a slot was given back under the cleaner's read"),
+            (62, "cleaning used up what deletions need"),
         ] as [(UInt64, String)])
     func versionRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed)

@@ -18,6 +18,8 @@ extension Engine {
     mutating func takeBounce(_ part: Int) -> Bool {
         if parts[part].bounce >= 0 { return true }
         guard let index = bounces.take() else {
+            // Those who have the buffers may wait for space, and that for reads of old slots.
+            if parts[part].outstanding == 0 { leaveEpoch(part) }
             starved.append(part, &parts)
             return false
         }
@@ -269,6 +271,7 @@ extension Engine {
         let buffers = partBuffers + part * Self.partBufferCount
         buffers.initialize(to: DataSegment(base: bounce(part), count: blockBytes))
         parts[part].outstanding = 1
+        if parts[part].readEpoch == 2 { parts[part].readEpoch = epochs.enter() }
         commands.append(
             StoreCommand(
                 operation: .read, tag: CommandTag(.part, part).rawValue,
@@ -281,6 +284,7 @@ extension Engine {
     private mutating func startOver(_ part: Int) {
         bounces.giveBack(Int(parts[part].bounce))
         parts[part].bounce = -1
+        leaveEpoch(part)
         parts[part].phase = .starting
         ready.append(part, &parts)
     }

@@ -263,7 +263,7 @@ extension Engine {
     }
 
     /// None of the part's device reads is under way any more.
-    private mutating func leaveEpoch(_ part: Int) {
+    mutating func leaveEpoch(_ part: Int) {
         guard parts[part].readEpoch != 2 else { return }
         epochs.leave(parts[part].readEpoch)
         parts[part].readEpoch = 2
