@@ -51,7 +51,7 @@ package final class BlkfrontDriver {
         store[backend + "/frontend"] = frontend
         store[backend + "/frontend-id"] = "\(xen.domain)"
         store[backend + "/online"] = "1"
-        for (key, value) in keys { store["\(backend)/\(key)"] = value }
+        for key in keys.keys.sorted() { store["\(backend)/\(key)"] = keys[key] }
         store[frontend + "/backend"] = backend
         store[frontend + "/state"] = "1"
         store[backend + "/state"] = "1"

@@ -46,10 +46,11 @@ package final class PretendedStore: Sendable {
         set { state.withLock { Self.set(&$0, path, newValue) } }
     }
 
-    /// The node and all below it.
+    /// The node and all below it. Watches fire in the order of the paths, here and in `adopt`: not in
+    /// that of a hash table, which is another in each process.
     package func remove(_ path: String) {
         state.withLock { state in
-            for node in state.nodes.keys where node == path || node.hasPrefix(path + "/") {
+            for node in state.nodes.keys.sorted() where node == path || node.hasPrefix(path + "/") {
                 Self.set(&state, node, nil)
             }
         }
@@ -203,8 +204,10 @@ package final class PretendedStore: Sendable {
     /// Makes the store what a transaction has made of it.
     private static func adopt(_ state: inout State, _ next: [String: String]) {
         let old = state.nodes
-        for path in old.keys where next[path] == nil { set(&state, path, nil) }
-        for (path, value) in next where old[path] != value { set(&state, path, value) }
+        for path in old.keys.sorted() where next[path] == nil { set(&state, path, nil) }
+        for path in next.keys.sorted() where old[path] != next[path] {
+            set(&state, path, next[path])
+        }
     }
 
     private static func fillWatches(_ functions: inout parallax_xen_functions) {

@@ -90,7 +90,7 @@ package final class PretendedXen: Sendable {
     package func copy() -> PretendedXen {
         let other = PretendedXen(domain: domain, pageCount: pageCount)
         memcpy(other.memory, memory, pageCount * Self.pageBytes)
-        let (grants, ports) = state.withLock { ($0.grants, Array($0.ports.keys)) }
+        let (grants, ports) = state.withLock { ($0.grants, $0.ports.keys.sorted()) }
         other.state.withLock { $0.grants = grants }
         for port in ports { _ = other.openPort(port) }
         other.store.adopt(from: store)
