@@ -53,7 +53,6 @@ struct Cleaner: ~Copyable {
     static let pieceBlocks = 256
     /// What is said about a block takes 20 bytes of the chunk's header.
     static let blocksPerChunk = 192
-    static let writeAttempts = 3
 
     let batchBlocks: Int
     var phase = Phase.idle

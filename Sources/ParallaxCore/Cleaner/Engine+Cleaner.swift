@@ -119,125 +119,6 @@ extension Engine {
     }
 }
 
-/// Finding what lives.
-extension Engine {
-    /// Takes the live blocks of the piece, until the batch is full.
-    private mutating func lookThroughPiece() {
-        while cleaner.scan.block < cleaner.scan.pieceEnd, !cleaner.isBatchFull {
-            let block = cleaner.scan.block
-            let content = cleaner.piece.base + (block - cleaner.scan.pieceStart) * blockBytes
-            let place = BlockAddress(extent: cleaner.scan.victim, block: block)
-            if cleaner.scan.payloadLeft > 0, let record = recordOfNextBlock() {
-                cleaner.scan.payloadLeft -= 1
-                if forest.extents.isLive(place) { take(place, content, record) }
-                cleaner.scan.indexInRecord += 1
-            } else {
-                if forest.extents.isLive(place) { cleaner.scan.damaged += 1 }
-                beginChunk(content, block)
-            }
-            cleaner.scan.block += 1
-        }
-    }
-
-    /// A chunk begins here, or else nothing that is known: then the next block is looked at as if
-    /// one began there. No harm comes of a block that only looks like a header: what it says of a
-    /// name is believed only if the forwards say the same.
-    private mutating func beginChunk(_ content: UnsafeRawPointer, _ block: Int) {
-        cleaner.scan.payloadLeft = 0
-        cleaner.scan.record = nil
-        cleaner.scan.indexInRecord = 0
-        guard content.load(as: UInt64.self) == ChunkHeader.magic else { return }
-        let header = cleaner.chunkHeader.base
-        Memory.copy(to: header, from: content, count: blockBytes)
-        guard
-            let chunk = ChunkHeader.decode(
-                from: header, uuid: superblock.uuid, stream: configuration.stream),
-            chunk.extent == cleaner.scan.victim, chunk.block == block,
-            block + 1 + chunk.payloadBlocks <= superblock.extentBlocks
-        else { return }
-        cleaner.scan.payloadLeft = chunk.payloadBlocks
-        cleaner.scan.records = ChunkRecordReader(header: header, recordBytes: chunk.recordBytes)
-    }
-
-    /// What the chunk says of its next payload block; nil: nothing, it is malformed.
-    private mutating func recordOfNextBlock() -> ChunkRecord? {
-        while true {
-            if let record = cleaner.scan.record,
-                cleaner.scan.indexInRecord < record.payloadBlocks
-            {
-                return record
-            }
-            guard let next = cleaner.scan.records?.next() else { return nil }
-            cleaner.scan.record = next
-            cleaner.scan.indexInRecord = 0
-        }
-    }
-
-    private mutating func take(
-        _ place: BlockAddress, _ content: UnsafeRawPointer, _ record: ChunkRecord
-    ) {
-        let index = cleaner.scan.indexInRecord
-        let header = UnsafeRawPointer(cleaner.chunkHeader.base)
-        var survivor = Cleaner.Survivor(
-            place: place, name: place, vdi: 0, firstBlock: 0,
-            checksum: record.checksum(index, in: header), level: -1,
-            buffer: Int32(cleaner.survivors.count))
-        switch record {
-        case .data(let vdi, let firstBlock, _, _):
-            survivor.vdi = vdi.rawValue
-            survivor.firstBlock = firstBlock + UInt64(index)
-        case .node(let vdi, let level, let firstBlock, _):
-            survivor.vdi = vdi.rawValue
-            survivor.firstBlock = firstBlock
-            survivor.level = Int32(level)
-        case .moved(let vdi, _, let offset):
-            let moved = MovedBlock.read(header, offset: offset + index * MovedBlock.bytes)
-            survivor.vdi = vdi.rawValue
-            survivor.firstBlock = moved.firstBlock
-            survivor.level = Int32(moved.level)
-            survivor.name = moved.name
-        case .table:
-            cleaner.tablePlaces.insert(place.rawValue)
-            return
-        case .hole, .lease, .vdi: return
-        }
-        guard Checksum.ofBlock(content) == survivor.checksum else {
-            counters.checksumFailures += 1
-            cleaner.scan.damaged += 1
-            return
-        }
-        let target = cleaner.batchMemory() + Int(survivor.buffer) * blockBytes
-        Memory.copy(to: target, from: content, count: blockBytes)
-        cleaner.survivors.append(survivor)
-    }
-
-    /// Pages of records, forwards and live bits are not moved: the next checkpoint writes them anew.
-    private mutating func renewTables() {
-        guard !cleaner.tablePlaces.isEmpty else { return }
-        let places = cleaner.tablePlaces
-        cleaner.tablePlaces.removeAll(keepingCapacity: true)
-        func isMeant(_ reference: BlockReference) -> Bool {
-            !reference.isHole && places.contains(reference.address.rawValue)
-        }
-        for page in catalog.pages.pages.indices
-        where isMeant(catalog.pages.pages[page].reference) {
-            catalog.pages.touch(UInt32(page))
-        }
-        for index in catalog.pages.index.indices where isMeant(catalog.pages.index[index]) {
-            catalog.pages.touch(UInt32(index * radixFanout))
-        }
-        for page in forest.forwards.pages.indices
-        where isMeant(forest.forwards.pages[page].reference) {
-            forest.forwards.touch(page)
-        }
-        let livePages = forest.extents.livePages.references
-        for page in livePages.indices where isMeant(livePages[page]) {
-            forest.extents.livePages.touch(page: page)
-        }
-        changesSinceFreeze += 1
-    }
-}
-
 /// Putting what lives into cold extents.
 extension Engine {
     /// In the order of the disks, so that what was written at random reads sequentially again;
@@ -352,7 +233,7 @@ extension Engine {
     private mutating func completeColdChunk(_ result: Int) {
         guard result == (1 + cleaner.chunkCount) * blockBytes else {
             cleaner.attempts += 1
-            if cleaner.attempts < Cleaner.writeAttempts {
+            if cleaner.attempts < Self.writeAttempts {
                 sendColdChunk()
             } else {
                 // What is not moved stays where it is.

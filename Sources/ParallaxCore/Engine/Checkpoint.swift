@@ -92,6 +92,18 @@ struct Checkpoint: ~Copyable {
 
     deinit { rootBuffer.deallocate() }
 
+    /// Copies one block of what was frozen, or is to be written, to its place in a chunk.
+    static func copyBlock(
+        _ index: Int, of contents: borrowing BlockBuffer?, to place: UnsafeMutableRawPointer
+    ) {
+        switch contents {
+        case .some(let contents):
+            Memory.copy(
+                to: place, from: contents.base + index * blockBytes, count: blockBytes)
+        case .none: preconditionFailure("Checkpoint: nothing to write")
+        }
+    }
+
     var wantsSync: Bool { phase == .durable || phase == .rootDurable }
 }
 
@@ -235,7 +247,7 @@ struct CheckpointTables {
         guard let nodes = reader.take(UInt64.self), nodes < 1 << 40,
             let target = reader.take(UInt64.self), let level = reader.take(UInt8.self),
             level < Limits.radixLevels, let cursor = reader.take(UInt64.self),
-            tables.decodeCold(&reader, superblock), tables.decodePages(&reader, superblock),
+            tables.decodeCold(&reader, superblock), tables.decodePages(&reader),
             let pages = reader.take(UInt32.self), let indexBlocks = reader.take(UInt32.self),
             Int(indexBlocks) == (Int(pages) + radixFanout - 1) / radixFanout
         else { return nil }
@@ -264,9 +276,7 @@ struct CheckpointTables {
         return true
     }
 
-    private mutating func decodePages(
-        _ reader: inout ByteReader, _ superblock: Superblock
-    ) -> Bool {
+    private mutating func decodePages(_ reader: inout ByteReader) -> Bool {
         guard let livePages = reader.take(UInt32.self) else { return false }
         for _ in 0..<livePages {
             guard let page = reader.take(UInt32.self), let reference = reader.takeReference(),

@@ -60,6 +60,7 @@ extension Engine {
             visit(catalog.tree(of: job.target), &taker)
             taker.deletion = nil
         }
+        taker.census.dataBlocks = taker.blocks.count - taker.nodes.count
         for reference in catalog.pages.pages.map(\.reference) + catalog.pages.index
         where !reference.isHole {
             taker.note(reference.address)
@@ -73,13 +74,6 @@ extension Engine {
         }
         compareBits(&taker)
         taker.census.liveNodes = taker.nodes.count
-        let tables =
-            catalog.pages.pages.filter { !$0.reference.isHole }.count
-            + catalog.pages.index.filter { !$0.isHole }.count
-            + forest.forwards.pages.filter { !$0.reference.isHole }.count
-            + forest.forwards.abandoned.count
-            + forest.extents.livePages.references.filter { !$0.isHole }.count
-        taker.census.dataBlocks = taker.blocks.count - taker.nodes.count - tables
         for handle in 0..<catalog.count where catalog.vdis[handle].kind == .head {
             taker.census.bornBlocks += catalog.vdis[handle].bornBlocks
             taker.census.bornBlocks -= catalog.vdis[handle].freedOfParent

@@ -203,7 +203,8 @@ extension Engine {
         guard let slot = forest.extents.slot(of: chunk.extent) else {
             preconditionFailure("LogWriter: the log is in an extent that is not there")
         }
-        copyTableBlock(checkpoint.stagedTableBlocks, to: chunk.payload(block))
+        Checkpoint.copyBlock(
+            checkpoint.stagedTableBlocks, of: checkpoint.tables, to: chunk.payload(block))
         let checksum = recordTable(chunk.payload(block))
         checkpoint.references.append(
             BlockReference(
@@ -211,15 +212,6 @@ extension Engine {
                     extent: ExtentNumber(UInt64(slot.rawValue) + 1),
                     block: chunk.block + 1 + block), checksum: checksum, birth: 0))
         checkpoint.stagedTableBlocks += 1
-    }
-
-    private func copyTableBlock(_ index: Int, to place: UnsafeMutableRawPointer) {
-        switch checkpoint.tables {
-        case .some(let tables):
-            Memory.copy(to: place, from: tables.base + index * blockBytes, count: blockBytes)
-        case .none:
-            preconditionFailure("Checkpoint: no tables to write")
-        }
     }
 
     private mutating func beginIndexLevel() {

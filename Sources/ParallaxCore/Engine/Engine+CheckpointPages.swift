@@ -98,7 +98,7 @@ extension Engine {
             }
             guard
                 let reference = stageTable({ place, engine in
-                    engine.copyPage(position, to: place)
+                    Checkpoint.copyBlock(position, of: engine.checkpoint.pageContents, to: place)
                 })
             else { return false }
             catalog.pages.setReference(page, reference)
@@ -124,15 +124,6 @@ extension Engine {
             contents.base.loadUnaligned(
                 fromByteOffset: position * blockBytes, as: UInt32.self) == 0
         case .none: true
-        }
-    }
-
-    private func copyPage(_ position: Int, to place: UnsafeMutableRawPointer) {
-        switch checkpoint.pageContents {
-        case .some(let contents):
-            Memory.copy(
-                to: place, from: contents.base + position * blockBytes, count: blockBytes)
-        case .none: preconditionFailure("Checkpoint: no record pages to write")
         }
     }
 

@@ -40,7 +40,8 @@ extension Engine {
             if !isEmptyForwardPage(position) {
                 guard
                     let reference = stageTable({ place, engine in
-                        engine.copyForwardPage(position, to: place)
+                        Checkpoint.copyBlock(
+                            position, of: engine.checkpoint.forwardContents, to: place)
                     })
                 else { return false }
                 forest.forwards.setFrozenReference(position, reference)
@@ -61,15 +62,6 @@ extension Engine {
         case .some(let contents):
             Memory.isZero(contents.base + position * blockBytes, count: blockBytes)
         case .none: true
-        }
-    }
-
-    private func copyForwardPage(_ position: Int, to place: UnsafeMutableRawPointer) {
-        switch checkpoint.forwardContents {
-        case .some(let contents):
-            Memory.copy(
-                to: place, from: contents.base + position * blockBytes, count: blockBytes)
-        case .none: preconditionFailure("Checkpoint: no forward pages to write")
         }
     }
 

@@ -78,7 +78,7 @@ extension Engine {
     }
 
     /// Times that a failed log write is tried again; a write, unlike a sync, may be.
-    private static let writeAttempts = 3
+    static let writeAttempts = 3
 
     mutating func completeChunk(_ index: Int, result: Int) {
         guard failure == nil else { return }
@@ -181,7 +181,6 @@ extension Engine {
 
     /// Gives dropped slots up once no read can still be looking at them.
     mutating func advanceReleases() {
-        if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         guard epochs.previousCount == 0 else { return }
         if cleaner.spares.isEmpty, let slot = grace.popLast() {
             cleaner.addSpare(slot: slot, extents: &forest.extents)

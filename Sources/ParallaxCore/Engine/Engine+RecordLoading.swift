@@ -39,7 +39,8 @@ extension Engine {
         var vdis: [(record: VDIRecord, page: UInt32)] = []
     }
 
-    /// Reads many blocks at once, of record pages, forwards or live bits, and checks them. A hole's content is zeros.
+    /// Reads many blocks at once, of record pages, forwards or live bits, and checks them. A hole's
+    /// content is zeros.
     func readBlocks(
         _ references: [BlockReference], _ root: CheckpointRoot, medium: some StoreMedium
     ) throws(StoreError) -> BlockBuffer {

@@ -54,8 +54,6 @@ extension Engine {
             return isHopeless ? .full : .wait
         }
         guard usableBlocks < blocksToLeave(by: reserve) else { return nil }
-        // That the store was full a while ago says nothing.
-        if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         guard isStoreFull, extentsRequested == 0 else { return .wait }
         if mayFreeExtents {
             // One that takes more than it gives would only make it worse, as long as there is more.

@@ -220,6 +220,8 @@ extension Engine {
     /// gathered, and moves checkpoints, deletions and waiting requests on.
     package mutating func turn(nowNanoseconds: UInt64) {
         now = nowNanoseconds
+        // That the store was full a while ago says nothing.
+        if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         applyChunks()
         retryStarvedParts()
         runReadyParts()
