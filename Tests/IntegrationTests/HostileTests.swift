@@ -306,12 +306,7 @@ import Testing
         for round in 0..<12 {
             try scene.attack {
                 var bad = try BlockDriver(connectingTo: path, options: patientOptions())
-                while let slot = bad.reserve(queue: 0) {
-                    bad.submit(
-                        queue: 0, slot: slot, round % 2 == 0 ? .write : .read,
-                        firstSector: UInt64(slot % 8) * 256, byteCount: 128 << 10, tag: 0)
-                }
-                bad.publish(queue: 0)
+                bad.flood(round % 2 == 0 ? .write : .read)
                 // Also in the middle of a message.
                 if round % 3 == 0 { try bad.connection.sendRaw([5, 0, 0, 0, 1]) }
             }

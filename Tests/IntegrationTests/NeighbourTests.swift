@@ -16,12 +16,7 @@ import Testing
         for round in 0..<12 {
             try scene.attack {
                 var bad = try BlockDriver(connectingTo: path, options: patientOptions())
-                while let slot = bad.reserve(queue: 0) {
-                    bad.submit(
-                        queue: 0, slot: slot, writes == 1 ? .write : .read,
-                        firstSector: UInt64(slot % 8) * 256, byteCount: 128 << 10, tag: 0)
-                }
-                bad.publish(queue: 0)
+                bad.flood(writes == 1 ? .write : .read)
                 let file = bad.memory.fileDescriptor
                 // All of it; or all but the rings, so that only the data are missing.
                 let rings = off_t(bad.memory.regions[0].byteCount)

@@ -156,9 +156,9 @@ def machine_line(results):
             f"{machine['file_system']}.\n")
 
 
-def text(results):
+def text(results, tables=None):
     parts = [line] if (line := machine_line(results)) else []
-    for name, make in TABLES.items():
+    for name, make in (tables or TABLES).items():
         if name in results["results"]:
             rows = dict(results["results"][name])
             at, load = rows.pop("at"), rows.pop("load_average")

@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: The Parallax authors
 """The results of scripts/bench-space as tables in Markdown."""
 
-from benchlib.report import GIB, machine_line, milliseconds, seconds, table
+from benchlib import report
+from benchlib.report import GIB, milliseconds, seconds, table
 
 COLUMNS = ["", "IOPS", "to the first", "p50", "p99", "to the first", "max", "device/guest bytes",
            "CPU", "CPU per I/O"]
@@ -71,11 +72,4 @@ TABLES = {
 
 
 def text(results):
-    parts = [machine_line(results)]
-    for name, make in TABLES.items():
-        if name in results["results"]:
-            rows = dict(results["results"][name])
-            at, load = rows.pop("at"), rows.pop("load_average")
-            parts.append(f"## {name} ({at}, load average at the end {load:.1f})\n")
-            parts.append(make(rows))
-    return "\n".join(part for part in parts if part)
+    return report.text(results, TABLES)

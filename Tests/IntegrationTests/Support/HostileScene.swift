@@ -5,6 +5,18 @@ import Glibc
 import ParallaxGuest
 import Testing
 
+extension BlockDriver {
+    /// As many requests of 128 KiB as the queue takes, all at once; nobody waits for them.
+    mutating func flood(_ operation: BlockOperation) {
+        while let slot = reserve(queue: 0) {
+            submit(
+                queue: 0, slot: slot, operation, firstSector: UInt64(slot % 8) * 256,
+                byteCount: 128 << 10, tag: 0)
+        }
+        publish(queue: 0)
+    }
+}
+
 /// A daemon with a disk `good` that has requests in flight, and a disk `bad` to attack.
 struct HostileScene: ~Copyable {
     let daemon: DaemonHarness
