@@ -12,6 +12,8 @@
 ///    says which they are.
 /// I3 an extent is dropped only when it is sealed, nothing lives in it, and all of its chunks are
 ///    older than the log that the newest durable checkpoint replays.
+/// I4 one is dropped between checkpoints only if a replay finds it empty, too, and reads nothing in
+///    it: not before `heldUntil`.
 struct ExtentTable: ~Copyable {
     struct Extent: BitwiseCopyable {
         var number: ExtentNumber
@@ -24,7 +26,44 @@ struct ExtentTable: ~Copyable {
         var checkpointLive: UInt32
         /// LSN of the newest chunk in it; of a cold extent, the newest when it was sealed.
         var lastLSN: LogSequenceNumber
+        /// The checkpoint without which a replay may need something in the extent: its number.
+        var heldUntil: UInt64 = 0
+        /// The number of the last batch of the cleaner's moves out of it.
+        var lastMove: UInt64 = 0
+        /// The cleaner has gone through it: what is left are tables, which that checkpoint writes anew.
+        var cleanedUntil: UInt64 = 0
+        var decay = Decay()
         var bits: LiveBits
+    }
+
+    /// How fast an extent loses what lives in it.
+    struct Decay: BitwiseCopyable {
+        /// Live blocks when it was last measured, and when that was, in blocks of log.
+        var live: UInt32 = 0
+        var clock: UInt64 = 0
+        /// Blocks that died for each block of log, then.
+        var rate = Float.infinity
+
+        /// Deaths that make a measurement: fewer would be chance. Each counts for a quarter.
+        private static let sample: UInt32 = 64
+
+        /// The rate of late. When few have died for long, that says something, too.
+        mutating func update(live now: UInt32, clock present: UInt64) -> Float {
+            guard live >= now else {
+                // The first look at it.
+                self = Decay(live: now, clock: present)
+                return rate
+            }
+            let deaths = live - now
+            let time = Float(present - clock + 1)
+            let recent = Float(deaths + 1) / time
+            if deaths >= Self.sample {
+                let mean = rate.isFinite ? (3 * rate + recent) / 4 : recent
+                self = Decay(live: now, clock: present, rate: mean)
+            }
+            let isOverdue = !rate.isFinite || time > 2 * Float(Self.sample) / rate
+            return isOverdue ? min(rate, recent) : rate
+        }
     }
 
     enum State: UInt8, BitwiseCopyable {
@@ -44,6 +83,12 @@ struct ExtentTable: ~Copyable {
     private(set) var capacity: Int
     let extentBlocks: Int
     private(set) var liveTotal = 0
+    /// The number of the next checkpoint that begins.
+    var nextCheckpoint: UInt64 = 0
+    /// The checkpoint that all extents are held for, at least.
+    private(set) var allHeldUntil: UInt64 = 0
+    /// Extents that have become empty; some of them may be gone.
+    var emptied: [ExtentNumber] = []
     private var pool: LiveBitsPool
     var livePages: LivePages
 
@@ -107,6 +152,21 @@ struct ExtentTable: ~Copyable {
         entries[index(number)].lastLSN = lsn
     }
 
+    /// Blocks that die in the extent for each block of log.
+    mutating func decayRate(at index: Int, clock: UInt64) -> Float {
+        entries[index].decay.update(live: entries[index].live, clock: clock)
+    }
+
+    /// What lives in the extent still will have left it with the next checkpoint.
+    mutating func noteCleaned(_ number: ExtentNumber) {
+        entries[index(number)].cleanedUntil = nextCheckpoint
+    }
+
+    /// Blocks of the extent are in a batch of moves.
+    mutating func noteMove(_ number: ExtentNumber, batch: UInt64) {
+        entries[index(number)].lastMove = batch
+    }
+
     mutating func pin(_ number: ExtentNumber) { entries[index(number)].isPinned = true }
 
     /// Drops an extent that the durable checkpoint does not need.
@@ -153,14 +213,40 @@ extension ExtentTable {
         livePages.touch(slot: entries[index].slot, block: place.block, count: count)
     }
 
-    mutating func removeLive(_ place: BlockAddress) {
+    /// `isReplayed`: a replay finds in the log that the block died or was moved, and does not read
+    /// it. Everything else is needed until the next checkpoint.
+    mutating func removeLive(_ place: BlockAddress, isReplayed: Bool = false) {
         let index = index(place.extent)
         thaw(index)
         precondition(entries[index].bits[place.block], "ExtentTable I2: a block dies twice")
         entries[index].bits.clear(place.block)
         entries[index].live -= 1
         liveTotal -= 1
+        if !isReplayed { entries[index].heldUntil = nextCheckpoint }
+        if entries[index].live == 0 { emptied.append(place.extent) }
         livePages.touch(slot: entries[index].slot, block: place.block, count: 1)
+    }
+
+    /// An extent that is sealed now may have been empty before.
+    mutating func noteEmptied(_ number: ExtentNumber) {
+        if entries[index(number)].live == 0 { emptied.append(number) }
+    }
+
+    /// After a replay.
+    mutating func collectEmptied() {
+        emptied = (0..<count).filter { entries[$0].live == 0 && entries[$0].state != .leased }
+            .map { entries[$0].number }
+    }
+
+    /// Something has changed that is not in the log, and that decides what dies from now on.
+    mutating func holdAll() { allHeldUntil = nextCheckpoint }
+
+    /// Whether a replay from checkpoint `sequence` on finds the extent empty where it is dropped
+    /// (I4). Of the chunks of a cold extent it needs none.
+    func isDroppable(_ extent: Extent, afterCheckpoint root: CheckpointRoot) -> Bool {
+        extent.state == .sealed && extent.live == 0
+            && max(extent.heldUntil, allHeldUntil) <= root.sequence
+            && (extent.number.isCold || extent.lastLSN < root.replayLSN)
     }
 
     /// A block to which the checkpoint being written refers, whether the current trees do or not.
@@ -194,6 +280,8 @@ extension ExtentTable {
         entries[index].live -= 1
         entries[index].checkpointLive -= 1
         liveTotal -= 1
+        entries[index].heldUntil = nextCheckpoint
+        if entries[index].live == 0 { emptied.append(place.extent) }
         livePages.touch(slot: entries[index].slot, block: place.block, count: 1)
         livePages.include(slot: entries[index].slot, block: place.block)
     }

@@ -155,7 +155,7 @@ extension ChunkRecord {
         case .node(_, _, _, let checksum): checksum
         case .moved(_, _, let offset):
             MovedBlock.read(header, offset: offset + index * MovedBlock.bytes).checksum
-        case .hole, .lease, .vdi: 0
+        case .hole, .lease, .vdi, .moves, .drop: 0
         }
     }
 }

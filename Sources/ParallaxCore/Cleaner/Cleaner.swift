@@ -9,19 +9,18 @@
 ///     chosen    piece by      into a cold extent  the victims are empty: the next
 ///               piece                             checkpoint drops them
 /// ```
-/// At most one read or write is under way. Nothing of a move is logged: it becomes durable with the
-/// next checkpoint, in which the forwards, the live bits and the trees are those of one moment. A
-/// crash before that leaves the blocks where they were, since no slot is given back earlier.
+/// A few reads, or writes, are under way at a time. A move becomes durable with the next checkpoint, or with a
+/// record in the log (`MoveLog`). A crash before that leaves the blocks where they were, since no slot
+/// is given back earlier.
 ///
-/// SAFETY: owns its buffers, which are handed to the device only while `isBusy`.
+/// SAFETY: owns its buffers. Those of a piece are handed to the device while it is `reading`, those of a
+/// cold chunk and its survivors while it is `isInFlight`; neither is touched meanwhile.
 struct Cleaner: ~Copyable {
     enum Phase: UInt8 { case idle, scanning, writing }
 
     /// A block that lives in a victim.
     struct Survivor: BitwiseCopyable {
         var place: BlockAddress
-        /// By which trees may know it, if not by its place.
-        var name: BlockAddress
         var vdi: UInt64
         var firstBlock: UInt64
         var checksum: UInt32
@@ -36,9 +35,6 @@ struct Cleaner: ~Copyable {
         var victim = ExtentNumber(0)
         /// The next block to look at.
         var block = 0
-        /// Which blocks of it are in the piece buffer.
-        var pieceStart = 0
-        var pieceEnd = 0
         /// Payload blocks of the present chunk that are still to come, and what it says of them.
         var payloadLeft = 0
         var records: ChunkRecordReader?
@@ -46,27 +42,54 @@ struct Cleaner: ~Copyable {
         var indexInRecord = 0
         /// Live blocks whose chunk, or whose content, is damaged.
         var damaged = 0
-        /// It was the round's last.
-        var isOver = false
+    }
+
+    /// Some blocks of a victim: being read, or waiting to be looked at.
+    struct Piece: BitwiseCopyable {
+        enum State: UInt8, BitwiseCopyable { case reading, read, unreadable }
+
+        var victim: ExtentNumber
+        var start: Int
+        var count: Int
+        var state = State.reading
+        /// Of the read: the victim's slot must not be given away under it.
+        var epoch: UInt8
+    }
+
+    /// Survivors on their way into a cold extent.
+    struct ColdChunk: BitwiseCopyable {
+        var first = 0
+        var count = 0
+        /// Of its header.
+        var place = BlockAddress(rawValue: 0)
+        var attempts = 0
+        var isInFlight = false
     }
 
     static let pieceBlocks = 256
+    /// LIMIT: pieces, and cold chunks, at a time.
+    static let pieceCount = 3
+    static let coldChunkCount = 2
     /// What is said about a block takes 20 bytes of the chunk's header.
     static let blocksPerChunk = 192
 
     let batchBlocks: Int
     var phase = Phase.idle
-    /// A read or write is under way.
-    var isBusy = false
-    /// The epoch of the read under way, or 2: its victim's slot must not be given away under it.
-    var readEpoch: UInt8 = 2
+    /// Victims that are still to be read, and how far the first is.
     var victims: [ExtentNumber] = []
+    var nextToRead = 0
+    /// By their numbers modulo `pieceCount`: from the oldest to the newest that was begun.
+    var pieces: [Piece]
+    var oldestPiece = 0
+    var newestPiece = 0
+    var readsInFlight = 0
     var scan = Scan()
     var survivors: [Survivor] = []
-    /// Survivors that are in their new places, and that are in the chunk being written.
+    /// Survivors that are in chunks, and that are in their new places.
+    var stagedCount = 0
     var movedCount = 0
-    var chunkCount = 0
-    var attempts = 0
+    var coldChunks = [ColdChunk](repeating: ColdChunk(), count: Cleaner.coldChunkCount)
+    var writesInFlight = 0
     /// Places of record, forward and live-bit pages that were found in victims.
     var tablePlaces: Set<UInt64> = []
 
@@ -82,19 +105,25 @@ struct Cleaner: ~Copyable {
     var isBroken = false
 
     private(set) var memory: UnsafeMutableRawPointer?
-    let piece = BlockBuffer(blocks: Cleaner.pieceBlocks)
+    private let pieceMemory = BlockBuffer(blocks: Cleaner.pieceBlocks * Cleaner.pieceCount)
     let chunkHeader = BlockBuffer()
-    let coldHeader = BlockBuffer()
-    let buffers: UnsafeMutablePointer<DataSegment>
+    private let coldHeaders = BlockBuffer(blocks: Cleaner.coldChunkCount)
+    let readBuffers: UnsafeMutablePointer<DataSegment>
+    private let writeBuffers: UnsafeMutablePointer<DataSegment>
 
     init(batchBlocks: Int) {
         self.batchBlocks = max(batchBlocks, Self.blocksPerChunk)
-        buffers = .allocate(capacity: Self.blocksPerChunk + 1)
+        pieces = Array(
+            repeating: Piece(victim: ExtentNumber(0), start: 0, count: 0, epoch: 0),
+            count: Self.pieceCount)
+        readBuffers = .allocate(capacity: Self.pieceCount)
+        writeBuffers = .allocate(capacity: Self.coldChunkCount * (Self.blocksPerChunk + 1))
     }
 
     deinit {
         memory?.deallocate()
-        buffers.deallocate()
+        readBuffers.deallocate()
+        writeBuffers.deallocate()
     }
 
     /// The batch's memory, which is allocated when the cleaner first works.
@@ -105,8 +134,39 @@ struct Cleaner: ~Copyable {
         return allocated
     }
 
+    func memory(ofPiece index: Int) -> UnsafeMutableRawPointer {
+        pieceMemory.base + index * Self.pieceBlocks * blockBytes
+    }
+
+    func header(ofChunk index: Int) -> UnsafeMutableRawPointer {
+        coldHeaders.base + index * blockBytes
+    }
+
+    func buffers(ofChunk index: Int) -> UnsafeMutablePointer<DataSegment> {
+        writeBuffers + index * (Self.blocksPerChunk + 1)
+    }
+
+    var isBusy: Bool { readsInFlight > 0 || writesInFlight > 0 }
     var isQuiet: Bool { phase == .idle && !isBusy }
     var isBatchFull: Bool { survivors.count >= batchBlocks }
+    var hasFreePiece: Bool { newestPiece - oldestPiece < Self.pieceCount }
+    var hasPieces: Bool { newestPiece > oldestPiece }
+
+    mutating func beginRound(_ chosen: [ExtentNumber]) {
+        victims = chosen
+        nextToRead = 0
+        oldestPiece = 0
+        newestPiece = 0
+        scan = Scan()
+        phase = .scanning
+        forgetSurvivors()
+    }
+
+    mutating func forgetSurvivors() {
+        survivors.removeAll(keepingCapacity: true)
+        stagedCount = 0
+        movedCount = 0
+    }
 
     /// Blocks that the cold extents at hand can take.
     func room(extentBlocks: Int) -> Int {
@@ -120,16 +180,27 @@ struct Cleaner: ~Copyable {
         return max(0, blocks - (blocks + perChunk) / (perChunk + 1))
     }
 
-    mutating func addSpare(slot: ExtentSlot, extents: inout ExtentTable) {
+    mutating func addSpare(slot: ExtentSlot, extents: inout ExtentTable) -> ExtentNumber {
         let number = cold.next
         cold.next = number.next
         extents.insert(number, slot: slot, state: .leased)
         spares.append(number)
+        return number
     }
 
-    /// The state as a checkpoint has it. False: it makes no sense.
-    mutating func load(_ state: CheckpointTables.Cold, extents: inout ExtentTable) -> Bool {
-        cold = state
+    /// In a replay: blocks of a cold extent are in use.
+    mutating func noteFilled(_ extent: ExtentNumber, upTo block: Int) {
+        if extent > cold.newest {
+            cold.newest = extent
+            cold.filled = block
+        } else if extent == cold.newest {
+            cold.filled = max(cold.filled, block)
+        }
+    }
+
+    /// After a replay: which cold extents are full, which has room, which are spare. False: it makes
+    /// no sense.
+    mutating func settle(extents: inout ExtentTable) -> Bool {
         for index in 0..<extents.count where extents[index].number.isCold {
             let number = extents[index].number
             guard number < cold.next else { return false }
@@ -140,6 +211,8 @@ struct Cleaner: ~Copyable {
             } else if number == cold.newest, cold.filled < extents.extentBlocks {
                 extents.setState(number, .open)
                 isColdOpen = true
+            } else {
+                extents.setState(number, .sealed)
             }
         }
         spares.sort()

@@ -16,6 +16,8 @@ struct CleanerPacing {
     /// Free slots that somebody has asked for; nil: nobody.
     var goal: Int?
     var goalRounds = 0
+    /// It has begun: less is free than the threshold.
+    var isCleaning: Bool { credit > 0 }
     /// Free slots of the store, for all streams.
     var freeSlots = Int.max
 }

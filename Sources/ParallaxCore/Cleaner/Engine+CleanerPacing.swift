@@ -12,12 +12,7 @@ extension Engine {
     /// Free slots of the store below which cleaning begins.
     package var cleaningThreshold: Int {
         let share = Int(superblock.slotCount) * configuration.cleaningPermille / 1000
-        // What is empty comes back with a checkpoint, and that writes every leaf anew on which
-        // anything has changed: it pays when four times as much was written in between. So much,
-        // and what is moved meanwhile, must fit into what is free.
-        let nodes = min(forest.liveNodes, forest.cache.frameCount / 2)
-        let pending = (10 * nodes + superblock.extentBlocks - 1) / superblock.extentBlocks
-        return max(share, 2 + 2 * Int(superblock.streamCount)) + pending
+        return max(share, 2 + 2 * Int(superblock.streamCount))
     }
 
     /// The host tells how many slots of the store are free.
@@ -76,20 +71,22 @@ extension Engine {
         cleaner.pacing.urgentRounds = 0
     }
 
-    /// By cost and benefit: what is dead, weighed with how long it has been left alone, against
-    /// what has to be read and written (Rosenblum and Ousterhout). When somebody waits only the
-    /// first counts.
+    /// Those of which waiting would gain least: the cost of winning a block, (1 + u) / (1 - u), falls
+    /// while blocks die, by the rate of deaths over the square of what is dead (Lomet and Luo,
+    /// "Efficiently reclaiming space in a log structured store", 2021). Where all blocks die equally
+    /// fast these are the emptiest. When somebody waits only what is dead counts.
     mutating func chooseVictims() -> [ExtentNumber] {
         let pacing = cleaner.pacing
         let isPressed = pacing.isUrgent || pacing.goal != nil
         let dead = worthwhileDead(isPressed: isPressed)
-        var candidates: [(score: Double, number: ExtentNumber, live: Int)] = []
+        var candidates: [(score: Float, number: ExtentNumber, live: Int)] = []
         for index in 0..<forest.extents.count where isVictim(forest.extents[index], dead) {
             let extent = forest.extents[index]
-            let share = Double(extent.live) / Double(superblock.extentBlocks)
-            let age =
-                pacing.isUrgent ? 1 : Double(appliedLSN.rawValue - extent.lastLSN.rawValue + 1)
-            candidates.append(((1 - share) / (1 + share) * age, extent.number, Int(extent.live)))
+            let rate = forest.extents.decayRate(
+                at: index, clock: counters.chunkBytes / UInt64(blockBytes))
+            let dead = Float(superblock.extentBlocks - Int(extent.live))
+            candidates.append(
+                (isPressed ? dead : dead * dead / rate, extent.number, Int(extent.live)))
         }
         candidates.sort { $0.score > $1.score }
         // The reserves are for those who wait.
@@ -121,10 +118,10 @@ extension Engine {
     /// Sealed, all of its chunks applied, and something in it: what is empty needs no cleaning.
     private func isVictim(_ extent: ExtentTable.Extent, _ least: Int) -> Bool {
         extent.state == .sealed && extent.live > 0 && !extent.isPinned
+            && extent.cleanedUntil <= checkpoint.root.sequence
             && extent.lastLSN <= appliedLSN
-            // What was written since the last checkpoint cannot be dropped by the next, and nodes
-            // in it will be written anew by then.
-            && (cleaner.pacing.isUrgent || cleaner.pacing.goal != nil
+            // A replay needs the log since the last checkpoint: that is dropped by the next.
+            && (cleaner.pacing.isUrgent || cleaner.pacing.goal != nil || extent.number.isCold
                 || extent.lastLSN < checkpoint.root.replayLSN)
             && superblock.extentBlocks - Int(extent.live) >= least
     }
@@ -162,7 +159,7 @@ extension Engine {
         if cleaner.pacing.isUrgent { giveUpUrgency() }
         if hasEmptyExtents, cleaner.pacing.goal != nil, changesSinceFreeze > 0 {
             checkpoint.isWanted = true
-        } else if checkpoint.phase == .idle, releasing.isEmpty, grace.isEmpty {
+        } else if checkpoint.phase == .idle, releasing.isEmpty, grace.isEmpty, !isDropUnderWay {
             cleaner.pacing.goal = nil
         }
         // Perhaps all that is worth it is younger than the last checkpoint.
@@ -191,9 +188,7 @@ extension Engine {
         guard hasEmptyExtents else { return }
         let isPressed =
             cleaner.pacing.isUrgent || cleaner.pacing.freeSlots < cleaningThreshold / 8
-        if isCheckpointWorthIt(factor: isPressed ? 1 : 4), isPressed || isCheckpointPaid {
-            checkpoint.isWanted = true
-        }
+        if isCheckpointWorthIt, isPressed || isCheckpointPaid { checkpoint.isWanted = true }
     }
 
     /// Whether four times as much has been written since the last checkpoint as the next has nodes

@@ -4,10 +4,12 @@
 /// Finding what lives.
 extension Engine {
     /// Takes the live blocks of the piece, until the batch is full.
-    mutating func lookThroughPiece() {
-        while cleaner.scan.block < cleaner.scan.pieceEnd, !cleaner.isBatchFull {
+    mutating func lookThrough(_ piece: Cleaner.Piece, _ memory: UnsafeRawPointer) {
+        let end = piece.start + piece.count
+        if piece.state == .unreadable { return pass(upTo: end) }
+        while cleaner.scan.block < end, !cleaner.isBatchFull {
             let block = cleaner.scan.block
-            let content = cleaner.piece.base + (block - cleaner.scan.pieceStart) * blockBytes
+            let content = memory + (block - piece.start) * blockBytes
             let place = BlockAddress(extent: cleaner.scan.victim, block: block)
             if cleaner.scan.payloadLeft > 0, let record = recordOfNextBlock() {
                 cleaner.scan.payloadLeft -= 1
@@ -21,9 +23,19 @@ extension Engine {
         }
     }
 
+    /// What cannot be read stays where it is.
+    private mutating func pass(upTo end: Int) {
+        for block in cleaner.scan.block..<end
+        where forest.extents.isLive(BlockAddress(extent: cleaner.scan.victim, block: block)) {
+            cleaner.scan.damaged += 1
+        }
+        cleaner.scan.payloadLeft = 0
+        cleaner.scan.block = end
+    }
+
     /// A chunk begins here, or else nothing that is known: then the next block is looked at as if
-    /// one began there. No harm comes of a block that only looks like a header: what it says of a
-    /// name is believed only if the forwards say the same.
+    /// one began there. No harm comes of a block that only looks like a header: what lives, and under
+    /// which name, is not taken from it.
     private mutating func beginChunk(_ content: UnsafeRawPointer, _ block: Int) {
         cleaner.scan.payloadLeft = 0
         cleaner.scan.record = nil
@@ -61,7 +73,7 @@ extension Engine {
         let index = cleaner.scan.indexInRecord
         let header = UnsafeRawPointer(cleaner.chunkHeader.base)
         var survivor = Cleaner.Survivor(
-            place: place, name: place, vdi: 0, firstBlock: 0,
+            place: place, vdi: 0, firstBlock: 0,
             checksum: record.checksum(index, in: header), level: -1,
             buffer: Int32(cleaner.survivors.count))
         switch record {
@@ -77,11 +89,10 @@ extension Engine {
             survivor.vdi = vdi.rawValue
             survivor.firstBlock = moved.firstBlock
             survivor.level = Int32(moved.level)
-            survivor.name = moved.name
         case .table:
             cleaner.tablePlaces.insert(place.rawValue)
             return
-        case .hole, .lease, .vdi: return
+        case .hole, .lease, .vdi, .moves, .drop: return
         }
         guard Checksum.ofBlock(content) == survivor.checksum else {
             counters.checksumFailures += 1
@@ -94,8 +105,9 @@ extension Engine {
     }
 
     /// Pages of records, forwards and live bits are not moved: the next checkpoint writes them anew.
-    mutating func renewTables() {
-        guard !cleaner.tablePlaces.isEmpty else { return }
+    /// False: none were found.
+    mutating func renewTables() -> Bool {
+        guard !cleaner.tablePlaces.isEmpty else { return false }
         let places = cleaner.tablePlaces
         cleaner.tablePlaces.removeAll(keepingCapacity: true)
         func isMeant(_ reference: BlockReference) -> Bool {
@@ -117,5 +129,6 @@ extension Engine {
             forest.extents.livePages.touch(page: page)
         }
         changesSinceFreeze += 1
+        return true
     }
 }

@@ -83,6 +83,7 @@ extension Engine {
         checkpoint.isNeeded = false
         checkpoint.lastStart = now
         checkpoint.phase = .nodes
+        forest.extents.nextCheckpoint = checkpoint.next.sequence + 1
         changesSinceFreeze = 0
         bytesSinceCheckpoint = 0
     }
@@ -264,12 +265,14 @@ extension Engine {
         checkpoint.root = checkpoint.next
         checkpoint.phase = .idle
         for number in checkpoint.droppable {
-            if let slot = forest.extents.slot(of: number) { releasing.append(slot) }
+            guard let slot = forest.extents.slot(of: number) else { continue }
+            releasing.append(slot)
             forest.extents.remove(number)
         }
         checkpoint.droppable.removeAll(keepingCapacity: true)
         released += checkpoint.returning
         checkpoint.returning.removeAll(keepingCapacity: true)
+        moveLog.finishCheckpoint(sequence: checkpoint.root.sequence)
         cleaner.pacing.hopelessAt = nil
         catalog.versions.finishCheckpoint()
         forest.cache.dirtiedBeforeFreeze = 0

@@ -29,7 +29,9 @@ extension Engine {
             guard let index = flushing.popFirst() else { return }
             reply(Int(index))
         }
-        guard syncingLSN == nil, !flushing.isEmpty || catalogWantsSync || checkpoint.wantsSync
+        guard syncingLSN == nil,
+            !flushing.isEmpty || catalogWantsSync || checkpoint.wantsSync
+                || moveLogWantsSync
         else { return }
         syncingLSN = appliedLSN
         syncsStarted += 1

@@ -148,14 +148,23 @@ extension Engine {
         }
         isStoreFull = false
         wasRefusedExtent = false
-        // Without a spare extent a full store could not be cleaned: it comes first.
-        if cleaner.spares.isEmpty {
-            cleaner.addSpare(slot: slot, extents: &forest.extents)
+        // Without a spare extent a full store could not be cleaned: it comes first. More of them come
+        // after what the log holds.
+        if cleaner.spares.isEmpty
+            || (cleaner.spares.count < wantedSpares && log.leases.count >= wantedLeases)
+        {
+            addSpare(slot)
             return
         }
+        // What was asked for may not be wanted any more.
+        guard log.leases.count < max(wantedLeases, 1) else { return released.append(slot) }
         cleaner.pacing.urgentRounds = 0
         log.addLease(slot: slot, extents: &forest.extents)
         log.announceLeases()
+    }
+
+    private mutating func addSpare(_ slot: ExtentSlot) {
+        moveLog.leases.append(cleaner.addSpare(slot: slot, extents: &forest.extents))
     }
 
     private static let peerPatienceNanoseconds: UInt64 = 5_000_000
@@ -176,14 +185,14 @@ extension Engine {
     /// Slots that this stream owns.
     package func ownedSlots() -> [ExtentSlot] {
         (0..<forest.extents.count).map { forest.extents[$0].slot } + releasing + grace + released
-            + checkpoint.returning
+            + checkpoint.returning + moveLog.droppedSlots
     }
 
     /// Gives dropped slots up once no read can still be looking at them.
     mutating func advanceReleases() {
         guard epochs.previousCount == 0 else { return }
         if cleaner.spares.isEmpty, let slot = grace.popLast() {
-            cleaner.addSpare(slot: slot, extents: &forest.extents)
+            addSpare(slot)
         }
         if !grace.isEmpty {
             released += grace

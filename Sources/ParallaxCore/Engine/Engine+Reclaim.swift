@@ -294,6 +294,8 @@ extension Engine {
             return
         }
         changesSinceFreeze += 1
+        // From now on the head may free what it shared with the version. A replay does not know.
+        forest.extents.holdAll()
         if let handle = job.target.handle {
             let parent = catalog.vdis[handle].version
             catalog.removeChild(.head(handle))

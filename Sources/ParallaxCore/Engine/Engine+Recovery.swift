@@ -156,6 +156,10 @@ extension Engine {
             break
         }
         finishReplay(reader)
+        guard cleaner.settle(extents: &forest.extents) else {
+            throw Self.damaged("the cold extents of shard \(root.stream) make no sense")
+        }
+        forest.extents.collectEmptied()
         catalog.versions.collectFreeRows()
         isReplaying = false
         // What was found is shown, so it must not be lost by the next failure of power.
@@ -195,7 +199,14 @@ extension Engine {
         switch record {
         case .node, .table, .moved: return
         case .lease(let extent, let slot):
-            try replayLease(extent, slot)
+            if extent.isCold {
+                try replayLease(ofCold: extent, slot)
+            } else {
+                try replayLease(extent, slot)
+            }
+        case .moves(let to, let count, let offset):
+            try replayMoves(to: to, count: count, header: block, fromOffset: offset)
+        case .drop(let extent): try replayDrop(extent)
         case .vdi(let change):
             // What was refused then is refused now.
             _ = carryOut(change)
@@ -268,7 +279,7 @@ extension Engine {
                     if let handle = catalog.handle(of: vdi) {
                         _ = forest.walk(catalog.vdis[Int(handle)], to: first)
                     }
-                case .node, .table, .lease, .vdi, .moved: break
+                case .node, .table, .lease, .vdi, .moved, .moves, .drop: break
                 }
             }
             if forest.wantedLoads.isEmpty { return }

@@ -54,19 +54,22 @@ extension Engine {
             return isHopeless ? .full : .wait
         }
         guard usableBlocks < blocksToLeave(by: reserve) else { return nil }
-        guard isStoreFull, extentsRequested == 0 else { return .wait }
+        guard isStoreFull, extentsRequested == 0, !isDropUnderWay else { return .wait }
         if mayFreeExtents {
             // One that takes more than it gives would only make it worse, as long as there is more.
-            if isCheckpointWorthIt(factor: 1) || !cleanForWaiting() { checkpoint.isNeeded = true }
+            if isCheckpointWorthIt || !cleanForWaiting() { checkpoint.isNeeded = true }
             return .wait
         }
         if cleanForWaiting() { return .wait }
         return .full
     }
 
-    /// Whether a checkpoint now would give `factor` times the blocks back that it takes.
-    func isCheckpointWorthIt(factor: Int) -> Bool {
-        emptyExtents * superblock.extentBlocks
+    /// Whether a checkpoint now would give back four times the blocks that it takes; where nothing but
+    /// checkpoints gives anything back, as many. A checkpoint leaves extents behind which only the next
+    /// can drop: those that its nodes are in.
+    var isCheckpointWorthIt: Bool {
+        let factor = mayLogMoves ? 4 : 1
+        return emptyExtents * superblock.extentBlocks
             >= factor * (forest.cache.dirtyCount + catalog.pages.dirty.count + tableBytesBlocks)
     }
 
@@ -153,14 +156,22 @@ extension Engine {
 
     var hasEmptyExtents: Bool { emptyExtents > 0 }
 
-    /// Extents in which nothing lives: the next checkpoint, or the one after it, drops them.
+    /// Extents in which nothing lives, and which the next checkpoint drops, or the one after it: the
+    /// log cannot.
     private var emptyExtents: Int {
         var count = 0
+        let mayLog = mayLogMoves
         for index in 0..<forest.extents.count {
             let extent = forest.extents[index]
-            if extent.state == .sealed && extent.live == 0 { count += 1 }
+            guard extent.state == .sealed, !(mayLog && isDroppableByLog(extent)) else { continue }
+            if extent.live == 0 || isLeftByNextCheckpoint(extent) { count += 1 }
         }
         return count
+    }
+
+    /// Only tables live in it, which the next checkpoint writes anew.
+    private func isLeftByNextCheckpoint(_ extent: ExtentTable.Extent) -> Bool {
+        extent.cleanedUntil > checkpoint.root.sequence && !extent.isPinned
     }
 
     /// Another stream finds the store full: what this one can do without is due now, and not when
@@ -176,7 +187,7 @@ extension Engine {
     private static let yieldNanoseconds: UInt64 = 1_000_000_000
 
     /// Others need what is held in advance, and nothing here waits for it.
-    private var isYielding: Bool {
+    var isYielding: Bool {
         now < yieldUntil && staging.isEmpty && catalog.waiting.isEmpty
     }
 
@@ -218,14 +229,25 @@ extension Engine {
         guard failure == nil, !isStoreFull, !wasRefusedExtent || now >= nextExtentRetry else {
             return 0
         }
+        let leases = max(0, wantedLeases - log.leases.count)
+        let spares = max(0, wantedSpares - cleaner.spares.count)
+        return max(0, leases + spares - extentsRequested)
+    }
+
+    /// Extents to hold for the log.
+    var wantedLeases: Int {
         let target =
             isYielding
             ? neededLeases
             : configuration.leasesAhead
                 + (blocksToLeave(by: .data) + superblock.extentBlocks - 1)
                 / superblock.extentBlocks
-        let limit = min(target, log.leases.capacity / 2)
-        let spare = cleaner.spares.isEmpty ? 1 : 0
-        return max(0, limit + spare - log.leases.count - extentsRequested)
+        return min(target, log.leases.capacity / 2)
+    }
+
+    /// Cold extents to hold: one always; for a whole batch when there is enough.
+    var wantedSpares: Int {
+        let batch = 1 + cleaner.batchBlocks / superblock.extentBlocks
+        return cleaner.pacing.isCleaning ? max(1, min(batch, cleaner.pacing.freeSlots / 4)) : 1
     }
 }

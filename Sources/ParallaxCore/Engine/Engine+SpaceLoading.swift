@@ -7,9 +7,7 @@ extension Engine {
     mutating func loadSpace(
         _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
     ) throws(StoreError) {
-        guard cleaner.load(tables.cold, extents: &forest.extents) else {
-            throw Self.damaged("the cold extents of shard \(root.stream) make no sense")
-        }
+        cleaner.cold = tables.cold
         try loadForwards(tables, root, medium: medium)
         try loadLiveBits(tables, root, medium: medium)
     }
@@ -26,7 +24,7 @@ extension Engine {
                     reference: page.reference)
             else { throw Self.damaged("the forwards of shard \(root.stream) make no sense") }
         }
-        guard forest.forwards.finishLoad() else {
+        guard forest.forwards.finishLoad(), forest.collectNames() else {
             throw Self.damaged("the forwards of shard \(root.stream) are incomplete")
         }
     }

@@ -28,6 +28,7 @@ package struct Engine: ~Copyable {
     var log: LogWriter
     var catalog: Catalog
     var cleaner: Cleaner
+    var moveLog = MoveLog()
     var renaming = RenamingSweep()
 
     var requests: SlotTable<PendingRequest>
@@ -156,6 +157,7 @@ package struct Engine: ~Copyable {
         appliedLSN = before
         durableLSN = before
         checkpoint = Checkpoint(root: root)
+        forest.extents.nextCheckpoint = root.sequence + 1
     }
 
     deinit {
@@ -211,7 +213,7 @@ extension Engine {
         case .chunk: completeChunk(tag.index, result: completion.result)
         case .sync: completeSync(result: completion.result)
         case .checkpointRoot: completeCheckpointRoot(result: completion.result)
-        case .clean: completeClean(result: completion.result)
+        case .clean: completeClean(tag.index, result: completion.result)
         }
         runReadyParts()
     }
@@ -233,6 +235,7 @@ extension Engine {
         advanceCleaner()
         advanceRenaming()
         advanceCheckpoint()
+        advanceMoveLog()
         stageWaitingParts()
         sealIfWorthwhile()
         advanceFlushes()
@@ -247,7 +250,7 @@ extension Engine {
         return log.isQuiet && checkpoint.phase == .idle && !catalog.hasChanges
             && (isWindingDown || !(catalog.reclaim.hasWork || diffs.hasWork))
             && (isWindingDown ? !cleaner.isBusy : cleaner.isQuiet && cleaner.pacing.goal == nil)
-            && releasing.isEmpty && grace.isEmpty
+            && releasing.isEmpty && grace.isEmpty && moveLog.drops.isEmpty
             && (changesSinceFreeze == 0 || isShortOfSpace)
     }
 

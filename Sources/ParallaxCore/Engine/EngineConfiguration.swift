@@ -8,7 +8,7 @@ package struct EngineConfiguration: Sendable {
     /// Memory for radix nodes, in bytes; at least 64 nodes.
     package var nodeCacheBytes = 256 << 20
     /// A checkpoint starts when this many bytes of log have been written since the last.
-    package var checkpointLogBytes = 256 << 20
+    package var checkpointLogBytes = 512 << 20
     /// ... or when this much time has passed and anything has changed.
     package var checkpointIntervalNanoseconds: UInt64 = 30_000_000_000
     /// Chunk writes in flight; one more buffer is being filled.
@@ -20,7 +20,7 @@ package struct EngineConfiguration: Sendable {
     /// Blocks that the cleaner gathers and sorts at a time, in memory; at least a chunk's.
     package var cleanerBatchBlocks = 8192
     /// Cleaning begins when fewer slots of the store are free than this, in thousandths.
-    package var cleaningPermille = 25
+    package var cleaningPermille = 5
     /// Blocks that must have been moved before leaves are gone through for them.
     package var leastNamesForSweep = 65536
 
@@ -63,6 +63,8 @@ package struct EngineStatistics: Sendable {
     package var cleanedExtents: UInt64 = 0
     package var cleanerRounds: UInt64 = 0
     package var movedBlocks: UInt64 = 0
+    /// Extents that were given back between checkpoints.
+    package var droppedExtents: UInt64 = 0
     package var cleanerReadBytes: UInt64 = 0
     package var cleanerWrittenBytes: UInt64 = 0
     package var cleanerDamagedBlocks: UInt64 = 0

@@ -13,6 +13,8 @@
 ///  vdi    type 6 u8 | change u8 | length u16 | 0 u32 | bytes x length
 ///  moved  type 7 u8 | 0 u8 | count u16 | 0 u32     | vdi u64
 ///                   | per block: name u64, first block u64, CRC32C u32
+///  moves  type 8 u8 | 0 u8 | count u16 | 0 u32     | to u64 | from u64 x count
+///  drop   type 9 u8 | 0 u8 | 0 u16     | 0 u32     | extent u64
 /// ```
 enum ChunkRecord {
     /// `count` blocks of a VDI were written; their payload is in the chunk.
@@ -30,6 +32,11 @@ enum ChunkRecord {
     /// Blocks of a VDI that the cleaner has moved here; only in cold extents. `MovedBlock` reads
     /// what is said about each.
     case moved(vdi: VDIIdentifier, count: Int, blocksOffset: Int)
+    /// `count` blocks are at `to` and behind it from now on, unless they have died: the places
+    /// where they were are at `fromOffset`; 0: none of them.
+    case moves(to: BlockAddress, count: Int, fromOffset: Int)
+    /// Nothing lives in `extent` any more, and its slot is given back.
+    case drop(extent: ExtentNumber)
 
     enum Kind {
         static let data: UInt8 = 1
@@ -39,6 +46,8 @@ enum ChunkRecord {
         static let lease: UInt8 = 5
         static let vdi: UInt8 = 6
         static let moved: UInt8 = 7
+        static let moves: UInt8 = 8
+        static let drop: UInt8 = 9
     }
 
     static let dataFixedBytes = 24
@@ -48,13 +57,15 @@ enum ChunkRecord {
     static let leaseBytes = 16
     static let vdiFixedBytes = 8
     static let movedFixedBytes = 16
+    static let movesFixedBytes = 16
+    static let dropBytes = 16
 
     /// Payload blocks that belong to this record.
     var payloadBlocks: Int {
         switch self {
         case .data(_, _, let count, _), .table(let count, _), .moved(_, let count, _): count
         case .node: 1
-        case .hole, .lease, .vdi: 0
+        case .hole, .lease, .vdi, .moves, .drop: 0
         }
     }
 }
@@ -118,6 +129,14 @@ struct ChunkRecordReader {
             let offset = reader.position
             guard reader.skip(Int(short) * MovedBlock.bytes) else { return nil }
             return .moved(vdi: VDIIdentifier(vdi), count: Int(short), blocksOffset: offset)
+        case ChunkRecord.Kind.moves:
+            guard let to = reader.take(UInt64.self), short > 0 else { return nil }
+            let offset = reader.position
+            guard reader.skip(Int(short) * 8) else { return nil }
+            return .moves(to: BlockAddress(rawValue: to), count: Int(short), fromOffset: offset)
+        case ChunkRecord.Kind.drop:
+            guard let extent = reader.take(UInt64.self) else { return nil }
+            return .drop(extent: ExtentNumber(extent))
         default:
             return nil
         }

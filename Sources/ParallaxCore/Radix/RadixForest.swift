@@ -13,6 +13,8 @@ struct RadixForest: ~Copyable {
     var extents: ExtentTable
     /// Where the cleaner has put what trees still call by its old address.
     var forwards = ForwardTable()
+    /// The same from place to name: only in memory.
+    private(set) var names = ForwardTable()
     /// Names added to `forwards` since it was opened.
     var namesForwarded: UInt64 = 0
     /// Nodes in the store to which the current trees refer.
@@ -205,8 +207,36 @@ extension RadixForest {
     }
 
     /// Nothing refers to the block of this name any more.
-    mutating func removeLive(_ name: BlockAddress) {
-        extents.removeLive(forwards.isEmpty ? name : forwards.remove(name) ?? name)
+    mutating func removeLive(_ name: BlockAddress, isReplayed: Bool = false) {
+        extents.removeLive(takeForward(name) ?? name, isReplayed: isReplayed)
+    }
+
+    /// By which name trees refer to the block at `place`.
+    func name(of place: BlockAddress) -> BlockAddress {
+        names.isEmpty ? place : names.find(place) ?? place
+    }
+
+    /// The cleaner has put a living block somewhere else. `isReplayed`: as in `ExtentTable`.
+    mutating func move(_ old: BlockAddress, to place: BlockAddress, isReplayed: Bool) {
+        let name = names.remove(old) ?? old
+        forwards.set(name, to: place)
+        names.set(place, to: name)
+        namesForwarded += 1
+        extents.removeLive(old, isReplayed: isReplayed)
+        extents.addLive(place)
+    }
+
+    /// Forgets a name. Returns the place that it had; nil: its own.
+    private mutating func takeForward(_ name: BlockAddress) -> BlockAddress? {
+        guard !forwards.isEmpty, let place = forwards.remove(name) else { return nil }
+        _ = names.remove(place)
+        return place
+    }
+
+    /// All forwards have been loaded. False: two names have one place.
+    mutating func collectNames() -> Bool {
+        forwards.forEach { name, place in names.set(place, to: name) }
+        return names.count == forwards.count
     }
 
     /// A leaf that is written anyway takes up the places of moved blocks as their names, where
@@ -215,7 +245,7 @@ extension RadixForest {
         let entries = cache.entries(leaf)
         for slot in 0..<radixFanout
         where !entries[slot].isHole && entries[slot].birth > vdi.snapshotEpoch {
-            if let place = forwards.remove(entries[slot].address) { entries[slot].address = place }
+            if let place = takeForward(entries[slot].address) { entries[slot].address = place }
         }
     }
 
@@ -297,7 +327,7 @@ extension RadixForest {
         vdi.allocatedBlocks -= 1
         if old.birth > vdi.snapshotEpoch {
             vdi.bornBlocks -= 1
-            removeLive(old.address)
+            removeLive(old.address, isReplayed: true)
         } else if old.birth > vdi.parentFloor {
             if vdi.isReclaimed(level: 0, firstBlock: block) {
                 vdi.freedOfParent += 1

@@ -14,6 +14,8 @@ struct Fifo<Element> {
         elements[head...].contains(where: isFit)
     }
 
+    func map<Other>(_ transform: (Element) -> Other) -> [Other] { elements[head...].map(transform) }
+
     mutating func append(_ element: Element) { elements.append(element) }
 
     mutating func popFirst() -> Element? {

@@ -125,11 +125,11 @@ struct FormatPlan {
         }
     }
 
-    /// 64 MiB, less in a store of which that would be more than a 512th: what a shard holds in
+    /// 64 MiB, less in a store of which that would be more than a 1024th: what a shard holds in
     /// advance and what the cleaner needs is counted in extents.
     static func defaultExtentBytes(sizeBytes: UInt64) -> UInt64 {
         var extentBytes: UInt64 = 64 << 20
-        while extentBytes > 4 << 20, sizeBytes / extentBytes < 512 { extentBytes /= 2 }
+        while extentBytes > 4 << 20, sizeBytes / extentBytes < 1024 { extentBytes /= 2 }
         return extentBytes
     }
 
