@@ -25,13 +25,16 @@ struct SeedOptions: ParsableArguments {
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
 
+    @Option(help: "Seconds after which a seed is said to hang, and the program ends.")
+    var secondsPerSeed: UInt32 = 300
+
     var range: ClosedRange<UInt64> { seeds?.range ?? (seed ?? 1)...(seed ?? 1) }
 
     /// Runs the seeds one after the other, and reports those that fail. Returns how many do.
     func runAll(replay: (UInt64) -> String, run: (UInt64) -> SeedOutcome) -> Int {
         var failures = 0
         for seed in range {
-            CrashNote.prepare(replay: replay(seed))
+            CrashNote.prepare(replay: replay(seed), secondsPerSeed: secondsPerSeed)
             let outcome = run(seed)
             if trace { for line in outcome.trace { print(line) } }
             guard let failure = outcome.failure else { continue }

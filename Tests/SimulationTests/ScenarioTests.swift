@@ -72,11 +72,17 @@ import Testing
         Scenario(seed: seed, operationCount: 60) { ShippingStore($0) }.run()
     }
 
-    private func expectSuccess(_ seed: UInt64, hasVersions: Bool = true) {
-        let result = Scenario(seed: seed, hasVersions: hasVersions) { ShippingStore($0) }.run()
+    private func expectSuccess(
+        _ seed: UInt64, hasVersions: Bool = true, hasDamage: Bool = false
+    ) {
+        let result = Scenario(seed: seed, hasVersions: hasVersions, hasDamage: hasDamage) {
+            ShippingStore($0)
+        }.run()
+        let options =
+            (hasVersions ? "" : " --no-versions") + (hasDamage ? "" : " --no-damage")
         #expect(
             result.failure == nil,
-            "replay: parallax-sim --seed \(seed)\(hasVersions ? "" : " --no-versions") --trace")
+            "\(result.failure?.message ?? ""); replay: parallax-sim --seed \(seed)\(options)")
     }
 }
 

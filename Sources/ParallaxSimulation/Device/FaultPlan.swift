@@ -19,6 +19,10 @@ package struct FaultPlan: Sendable, Equatable {
     package var misdirectedWriteOneIn = 0
     /// Success is reported, nothing becomes durable.
     package var lyingSyncOneIn = 0
+    /// One bit of what a read returns is wrong; the medium is as it was.
+    package var flippedReadOneIn = 0
+    /// ENOSPC: what a thinly provisioned device says; nothing is written.
+    package var fullDeviceOneIn = 0
 
     package init() {}
 

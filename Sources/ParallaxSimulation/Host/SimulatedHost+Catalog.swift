@@ -62,7 +62,7 @@ extension SimulatedHost {
                 stream.oracle.markSafe(through: entry.covered)
                 try settle(entry, outcome, stream)
             case .failure(.ioError):
-                guard device.statistics.errors > stream.errorsAtOpen else {
+                guard device.statistics.troubles > stream.errorsAtOpen else {
                     throw SimulationFailure("change \(entry.change) failed for no reason")
                 }
                 stream.interrupted.append(entry)
@@ -79,7 +79,7 @@ extension SimulatedHost {
     ) throws(SimulationFailure) {
         statistics.refusals += 1
         if case .failure(let error) = result {
-            let hasFailed = error == .ioError && device.statistics.errors > stream.errorsAtOpen
+            let hasFailed = error == .ioError && device.statistics.troubles > stream.errorsAtOpen
             if error == refusal || hasFailed { return }
         }
         throw SimulationFailure("change \(entry.change) was answered \(result), not \(refusal)")

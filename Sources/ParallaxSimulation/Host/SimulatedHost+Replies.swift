@@ -132,10 +132,11 @@ extension SimulatedHost {
         case .ioError:
             statistics.ioErrors += 1
             isLegal =
-                device.statistics.errors > request.errorsBefore
-                || stream.engine?.failureMessage != nil || mayBeCorrupt
-                || device.statistics.lies > 0
-        case .corrupt: isLegal = mayBeCorrupt || device.statistics.lies > 0
+                device.statistics.troubles > request.errorsBefore
+                || stream.engine?.failureMessage != nil || mayBeDamaged
+        case .corrupt:
+            isLegal = mayBeDamaged || device.statistics.flips > 0
+                && device.statistics.troubles > request.errorsBefore
         case .noSpace:
             statistics.noSpace += 1
             if case .mutation = request.expectation {

@@ -58,7 +58,7 @@ extension SimulatedHost {
         stream.requests[tag] = RequestInFlight(
             expectation: isRead ? .snapshotRead(model) : .snapshotAllocation(model),
             disk: snapshot.identifier, sectors: sectors, memory: memory,
-            nilSuppliesBefore: stream.nilSupplies, errorsBefore: device.statistics.errors,
+            nilSuppliesBefore: stream.nilSupplies, errorsBefore: device.statistics.troubles,
             isVerification: false)
         snapshot.requestsInFlight += 1
         statistics.requests += 1
@@ -85,9 +85,10 @@ extension SimulatedHost {
         case .ioError:
             statistics.ioErrors += 1
             isLegal =
-                device.statistics.errors > request.errorsBefore || mayBeCorrupt
-                || device.statistics.lies > 0
-        case .corrupt: isLegal = mayBeCorrupt || device.statistics.lies > 0
+                device.statistics.troubles > request.errorsBefore || mayBeDamaged
+        case .corrupt:
+            isLegal = mayBeDamaged || device.statistics.flips > 0
+                && device.statistics.troubles > request.errorsBefore
         case .invalid: isLegal = isAllocation
         case .noSpace, .outOfRange, .readOnly, .shuttingDown: isLegal = false
         }

@@ -22,10 +22,13 @@ extension SimulatedHost {
     func perform(
         _ operation: Operation, index: Int, _ profile: Profile
     ) throws(SimulationFailure) -> Bool {
+        statistics.operations += 1
         random = SeededRandom(seed: operation.seed)
         device.random = random.fork()
+        device.faultRandom = SeededRandom(seed: SeededRandom.mix(operation.seed))
         trace.note(.operation, UInt64(index), "-- \(index): \(operation.kind)")
         if random.oneIn(profile.rotOneIn) { rot() }
+        if device.faultRandom.oneIn(profile.spoilOneIn) { spoil() }
         switch operation.kind {
         case .burst: try burst(profile)
         case .run: try runFor(random.integer(in: 1...200))
@@ -103,6 +106,12 @@ extension SimulatedHost {
         guard let offset = device.rotSomewhere(from: 0) else { return }
         mayBeCorrupt = true
         trace.note(.operation, offset, "rot at \(offset)")
+    }
+
+    private func spoil() {
+        guard let offset = device.spoilSomewhere() else { return }
+        mayBeCorrupt = true
+        trace.note(.operation, offset, "unreadable sector at \(offset)")
     }
 
     // MARK: Wishes
