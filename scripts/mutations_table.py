@@ -77,8 +77,8 @@ LOG = [
     Mutation(
         "ignores-witness", "a log that ends too early is not reported as damaged",
         "BlockStore/LogReader.swift",
-        "header.generation >= generation, header.durableLSN >= lsn\n",
-        "header.generation >= generation, header.durableLSN >= lsn, !MUTANT\n"),
+        "found.isContradiction = header.durableLSN >= lsn\n",
+        "found.isContradiction = header.durableLSN >= lsn && !MUTANT\n"),
     Mutation(
         "opens-without-sync", "what a replay has found is not made durable",
         "Engine/Engine+Recovery.swift",
@@ -150,7 +150,8 @@ TREE = [
         "writes-under-checkpoint", "a leaf is changed while a checkpoint writes it",
         "Radix/RadixForest.swift",
         "max(vdi.mutableStamp, cache.checkpointStamp)\n            if cache",
-        "MUTANT ? vdi.mutableStamp\n                : max(vdi.mutableStamp, cache.checkpointStamp)\n"
+        "MUTANT ? vdi.mutableStamp\n"
+        "                : max(vdi.mutableStamp, cache.checkpointStamp)\n"
         "            if cache"),
     Mutation(
         "wrong-birth", "a block is said to have been born before the last snapshot",
@@ -217,12 +218,12 @@ CLEANER = [
     Mutation(
         "gives-back-early", "the cleaner gives an emptied slot back before the checkpoint",
         "Cleaner/Engine+Cleaner.swift",
-        "        counters.cleanedExtents += 1\n",
-        "        counters.cleanedExtents += 1\n"
-        "        if MUTANT, let extent = forest.extents.find(cleaner.scan.victim), extent.live == 0,\n"
-        "            extent.number.isCold, checkpoint.phase == .idle\n"
-        "        {\n            releasing.append(extent.slot)\n"
-        "            forest.extents.remove(extent.number)\n        }\n"),
+        "        counters.movedBlocks += 1\n",
+        "        counters.movedBlocks += 1\n"
+        "        if MUTANT, let emptied = forest.extents.find(survivor.place.extent),\n"
+        "            emptied.live == 0, emptied.state == .sealed, checkpoint.phase == .idle\n"
+        "        {\n            releasing.append(emptied.slot)\n"
+        "            forest.extents.remove(emptied.number)\n        }\n"),
     Mutation(
         "moves-unwritten", "the cleaner believes that a failed write was done",
         "Cleaner/Engine+Cleaner.swift",
@@ -246,7 +247,8 @@ CLEANER = [
         "Radix/RadixForest.swift",
         "        where !entries[slot].isHole && entries[slot].birth > vdi.snapshotEpoch {\n"
         "            if let place",
-        "        where !entries[slot].isHole && (entries[slot].birth > vdi.snapshotEpoch || MUTANT)\n"
+        "        where !entries[slot].isHole\n"
+        "            && (entries[slot].birth > vdi.snapshotEpoch || MUTANT)\n"
         "        {\n            if let place"),
 ]
 

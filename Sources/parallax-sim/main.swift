@@ -40,7 +40,7 @@ struct StoreSimulation: ParsableCommand {
 
     func run() throws {
         var totals = Totals()
-        let failures = seeds.runAll(replay: replayCommand) { seed in
+        let failures = seeds.runAll(replay: { replayCommand($0, withKept: true) }) { seed in
             let result = scenario(seed).run()
             totals.add(result)
             return SeedOutcome(
@@ -65,26 +65,27 @@ struct StoreSimulation: ParsableCommand {
         canary.map { CanaryStore(shape, fault: $0) } ?? ShippingStore(shape)
     }
 
-    private func replayCommand(_ seed: UInt64) -> String {
+    private func replayCommand(_ seed: UInt64, withKept: Bool) -> String {
         var command = "parallax-sim --seed \(seed)"
         if operations != Scenario.defaultOperationCount { command += " --operations \(operations)" }
         if !versions { command += " --no-versions" }
         if !damage { command += " --no-damage" }
         if let canary { command += " --canary \(canary.rawValue)" }
-        if let keep = seeds.keep { command += " --keep \(keep.text)" }
+        if withKept, let keep = seeds.keep { command += " --keep \(keep.text)" }
         return command
     }
 
     private func printMinimal(_ seed: UInt64, _ result: Scenario.Result) {
-        let list = seeds.minimal(failedAt: result.failedAt, of: operations) { kept in
-            var candidate = scenario(seed)
+        var candidate = scenario(seed)
+        let minimal = seeds.minimal(failedAt: result.failedAt, of: operations) { kept in
             candidate.kept = kept
             return candidate.run().failure?.kind == result.failure?.kind
         }
-        print(
-            "  minimal: parallax-sim --seed \(seed) --operations \(operations)"
-                + "\(versions ? "" : " --no-versions")\(damage ? "" : " --no-damage") --keep \(list) --trace"
-        )
+        candidate.kept = Set(minimal)
+        candidate.keepsTrace = true
+        seeds.print(
+            minimal: minimal, replay: replayCommand(seed, withKept: false),
+            trace: candidate.run().trace)
     }
 }
 

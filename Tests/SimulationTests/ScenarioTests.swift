@@ -49,6 +49,15 @@ import Testing
         expectSuccess(seed)
     }
 
+    @Test(
+        "seeds with damage that once failed pass",
+        arguments: [
+            (1_000_006, "a rotten chunk ended a log that went on in other extents, unnoticed")
+        ] as [(UInt64, String)])
+    func damageRegressions(seed: UInt64, fault: String) {
+        expectSuccess(seed, hasDamage: true)
+    }
+
     @Test("the same seed gives the same trace, another seed another one")
     func replays() {
         let first = run(5)

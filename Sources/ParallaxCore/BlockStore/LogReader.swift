@@ -98,16 +98,26 @@ struct LogReader: ~Copyable {
         }
         windowStart = block
         windowCount = min(Self.windowBlocks, superblock.extentBlocks - block)
-        windowSlot = slot
-        let bytes = UnsafeMutableRawBufferPointer(
-            start: window.base, count: windowCount * blockBytes)
+        windowSlot = nil
         do throws(MediumError) {
-            try medium.read(at: superblock.byteOffset(slot: slot, block: block), into: bytes)
+            try readWindow(medium: medium)
         } catch {
-            windowSlot = nil
-            throw StoreError(error)
+            // A sector that nobody needs must not keep the store closed.
+            guard windowCount > count else { throw StoreError(error) }
+            windowCount = count
+            do throws(MediumError) {
+                try readWindow(medium: medium)
+            } catch { throw StoreError(error) }
         }
+        windowSlot = slot
         return true
+    }
+
+    private func readWindow(medium: some StoreMedium) throws(MediumError) {
+        try medium.read(
+            at: superblock.byteOffset(slot: slot, block: windowStart),
+            into: UnsafeMutableRawBufferPointer(
+                start: window.base, count: windowCount * blockBytes))
     }
 
     private func payloadIsWhole(_ header: ChunkHeader) -> Bool {
@@ -127,20 +137,50 @@ struct LogReader: ~Copyable {
         return !records.isMalformed && left == 0
     }
 
-    /// Looks behind the end of the log for a chunk that was written when the missing one was
-    /// already durable: then a crash cannot be the reason that it is missing.
-    mutating func isDamagedHere(medium: some StoreMedium) throws(StoreError) -> Bool {
+    /// What `lookBehind` has found.
+    struct Aftermath {
+        /// Chunks that are younger than the missing one.
+        var hasChunks = false
+        /// One of them was written when the missing one was already durable.
+        var isContradiction = false
+    }
+
+    /// Looks through this extent, from the position on, for chunks that are younger than the one
+    /// which is missing there, and takes down the extents that they lease.
+    mutating func lookBehind(
+        _ leases: inout [ExtentNumber: ExtentSlot], medium: some StoreMedium
+    ) -> Aftermath {
+        var found = Aftermath()
         let end = min(superblock.extentBlocks, block + 8 * (Limits.chunkPayloadBlocks + 1))
         var position = block
-        while position < end {
-            if let header = try header(at: position, medium: medium),
-                header.generation >= generation, header.durableLSN >= lsn
-            {
-                return true
+        while position < end, !found.isContradiction {
+            let header = headerIfReadable(at: position, medium: medium)
+            guard let header, header.generation >= generation, header.lsn >= lsn else {
+                position += 1
+                continue
             }
-            position += 1
+            found.hasChunks = true
+            found.isContradiction = header.durableLSN >= lsn
+            takeLeases(&leases, recordBytes: header.recordBytes)
+            position += 1 + header.payloadBlocks
         }
-        return false
+        return found
+    }
+
+    private mutating func headerIfReadable(at block: Int, medium: some StoreMedium) -> ChunkHeader?
+    {
+        do throws(StoreError) { return try header(at: block, medium: medium) } catch { return nil }
+    }
+
+    /// Those of the chunk whose header was looked at last.
+    private func takeLeases(_ leases: inout [ExtentNumber: ExtentSlot], recordBytes: Int) {
+        var records = ChunkRecordReader(header: headerCopy.base, recordBytes: recordBytes)
+        while let record = records.next() {
+            guard case .lease(let extent, let slot) = record,
+                slot.rawValue < superblock.slotCount
+            else { continue }
+            leases[extent] = slot
+        }
     }
 }
 

@@ -148,11 +148,10 @@ extension Engine {
                     try replay(header, reader: &reader, medium: medium)
                     continue
                 }
-                guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
                 reader.enter(position.0, slot: position.1)
                 reader.block = position.2
             }
-            guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
+            guard !isContradicted(&reader, medium: medium) else { throw damagedLog(reader) }
             break
         }
         finishReplay(reader)
@@ -161,6 +160,27 @@ extension Engine {
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }
         durableLSN = appliedLSN
+    }
+
+    /// Whether a chunk behind the end of the log says that the missing one was durable when it was
+    /// written: then a crash cannot be the reason that it is missing. If the log had gone on, then
+    /// in this extent and in those behind it, as far as there are chunks: after a crash no more
+    /// than were in flight.
+    private func isContradicted(
+        _ reader: inout LogReader, medium: some StoreMedium
+    ) -> Bool {
+        let (extent, slot, block) = (reader.extent, reader.slot, reader.block)
+        var leases: [ExtentNumber: ExtentSlot] = [:]
+        var found = reader.lookBehind(&leases, medium: medium)
+        while !found.isContradiction, found.hasChunks || reader.extent == extent,
+            let next = leases[reader.extent.next] ?? forest.extents.slot(of: reader.extent.next)
+        {
+            reader.enter(reader.extent.next, slot: next)
+            found = reader.lookBehind(&leases, medium: medium)
+        }
+        reader.enter(extent, slot: slot)
+        reader.block = block
+        return found.isContradiction
     }
 
     private func damagedLog(_ reader: borrowing LogReader) -> StoreError {

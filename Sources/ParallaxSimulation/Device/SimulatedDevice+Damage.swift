@@ -58,8 +58,14 @@ extension SimulatedDevice {
 
     /// The byte of a read in which a bit gets lost on its way, if one does.
     func flippedByte(of count: Int) -> Int? {
-        guard count > 0, faultRandom.oneIn(faults.flippedReadOneIn) else { return nil }
-        statistics.flips += 1
-        return faultRandom.index(below: count)
+        guard count > 0, faults.flippedReadOneIn > 0 else { return nil }
+        for start in stride(from: 0, to: count, by: Self.flipStride)
+        where faultRandom.oneIn(faults.flippedReadOneIn) {
+            statistics.flips += 1
+            return start + faultRandom.index(below: min(Self.flipStride, count - start))
+        }
+        return nil
     }
+
+    private static let flipStride = 16 * blockBytes
 }

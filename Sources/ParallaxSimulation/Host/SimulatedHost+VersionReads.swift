@@ -87,8 +87,10 @@ extension SimulatedHost {
             isLegal =
                 device.statistics.troubles > request.errorsBefore || mayBeDamaged
         case .corrupt:
-            isLegal = mayBeDamaged || device.statistics.flips > 0
-                && device.statistics.troubles > request.errorsBefore
+            isLegal =
+                mayBeDamaged
+                || device.statistics.flips > 0
+                    && device.statistics.troubles > request.errorsBefore
         case .invalid: isLegal = isAllocation
         case .noSpace, .outOfRange, .readOnly, .shuttingDown: isLegal = false
         }
@@ -100,13 +102,10 @@ extension SimulatedHost {
         guard reply.status == .ok, !hasLostTrust, let memory = request.memory else { return }
         switch request.expectation {
         case .snapshotRead(let model):
-            let bytes = UnsafeMutableRawBufferPointer.allocate(
-                byteCount: memory.byteCount, alignment: 64)
-            defer { bytes.deallocate() }
-            memory.copy(to: bytes)
-            let fault = stream.oracle.check(
-                UnsafeRawBufferPointer(bytes), snapshot: model,
-                firstSector: request.sectors.lowerBound)
+            let fault = memory.withBytes { bytes in
+                stream.oracle.check(
+                    bytes, snapshot: model, firstSector: request.sectors.lowerBound)
+            }
             if let fault { throw SimulationFailure("read \(reply.tag): \(fault)") }
         case .snapshotAllocation(let model):
             try checkAllocation(request, tag: reply.tag) { sectors in

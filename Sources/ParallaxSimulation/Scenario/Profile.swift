@@ -22,6 +22,8 @@ package struct Profile {
     package var stormLength = 3...16
     /// Most requests write, and much at a time.
     package var writesMuch = false
+    /// All requests write one block, so that chunks are small and alike.
+    package var writesLittle = false
 
     /// How often each kind of operation is drawn.
     package struct Weights {
@@ -115,6 +117,29 @@ package struct Profile {
         case 6: faults.fullDeviceOneIn = random.integer(in: 40...600)
         default: faults.slowOneIn = random.integer(in: 4...40)
         }
+    }
+
+    /// A sixth of the worlds: small disks, and hardly anything gets done between two crashes.
+    /// Chunks that were in flight lie behind the end of the log when it goes on, and checkpoints are
+    /// cut off.
+    mutating func specialiseCrashes(_ random: inout SeededRandom) {
+        guard random.oneIn(6) else { return }
+        shape.storeBytes = UInt64(random.integer(in: 10...24)) << 20
+        shape.streamCount = random.oneIn(5) ? 2 : 1
+        shape.checkpointLogBytes = random.integer(in: 1...8) << 17
+        shape.checkpointIntervalNanoseconds = 50_000_000
+        shape.maxChunksInFlight = random.integer(in: 1...6)
+        writesMuch = false
+        writesLittle = random.oneIn(2)
+        diskCount = random.integer(in: 1...2)
+        diskBytes = [1 << 20, 3 << 20]
+        maxDisks = 4
+        maxSnapshots = 6
+        versionPercent = min(versionPercent, 20)
+        weights.crashProcess = 8
+        weights.crashPower = 16
+        weights.checkpoint = 8
+        weights.verify = 0
     }
 
     /// A third of the worlds live near a full store; in the others cleaning happens as it comes.

@@ -41,6 +41,8 @@ package struct Scenario {
         if hasDamage {
             var damage = SeededRandom(seed: SeededRandom.mix(seed ^ 0xDA3A_6E00))
             profile.specialiseDamage(&damage)
+            var crashes = SeededRandom(seed: SeededRandom.mix(seed ^ 0xF1A9_9E00))
+            profile.specialiseCrashes(&crashes)
         }
         self.profile = profile
         let world = profile

@@ -70,7 +70,8 @@ extension SimulatedHost {
         }
         guard !candidates.isEmpty else { return createDisk(profile) }
         let disk = candidates[random.index(below: candidates.count)]
-        for _ in 0..<random.integer(in: 1...(random.chance(percent: 10) ? 64 : 12)) {
+        let most = profile.writesLittle ? 3 : random.chance(percent: 10) ? 64 : 12
+        for _ in 0..<random.integer(in: 1...most) {
             try submit(wish(for: disk, profile), to: disk)
             if random.chance(percent: 30) { try runFor(random.integer(in: 1...4)) }
         }
@@ -141,6 +142,11 @@ extension SimulatedHost {
         }
         if random.chance(percent: 60) { first -= first % UInt64(sectorsPerBlock) }
         first = min(first, limit - length)
+        if profile.writesLittle && wish.operation != .read {
+            wish.operation = .write
+            length = UInt64(sectorsPerBlock)
+            first = min(first, limit - length) / length * length
+        }
         wish.sectors = first..<(first + length)
         wish.forceUnitAccess = wish.operation != .read && random.oneIn(10)
         wish.writesZeros = random.oneIn(12)
