@@ -52,7 +52,8 @@ import Testing
     @Test(
         "seeds with damage that once failed pass",
         arguments: [
-            (1_000_006, "a rotten chunk ended a log that went on in other extents, unnoticed")
+            (1_000_006, "a rotten chunk ended a log that went on in other extents, unnoticed"),
+            (1_000_376, "a bit that got lost while the log was read ended it"),
         ] as [(UInt64, String)])
     func damageRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed, hasDamage: true)

@@ -42,6 +42,9 @@ struct LogReader: ~Copyable {
         block = 0
     }
 
+    /// What is looked at next comes from the medium once more.
+    mutating func readAgain() { windowSlot = nil }
+
     /// The next chunk, if it is whole at the present position. Its header and payload are in
     /// memory until the next call; the position moves on with `advance`.
     mutating func next(medium: some StoreMedium) throws(StoreError) -> ChunkHeader? {
@@ -74,18 +77,27 @@ struct LogReader: ~Copyable {
     private mutating func header(at block: Int, medium: some StoreMedium) throws(StoreError)
         -> ChunkHeader?
     {
+        guard let header = try anyHeader(at: block, medium: medium),
+            isInPlace(header, at: block)
+        else { return nil }
+        return header
+    }
+
+    private func isInPlace(_ header: ChunkHeader, at block: Int) -> Bool {
+        header.extent == extent && header.block == block
+            && header.generation < superblock.generation
+            && block + 1 + header.payloadBlocks <= superblock.extentBlocks
+    }
+
+    /// A header of this store and stream, which may have been left by another extent in this slot.
+    private mutating func anyHeader(at block: Int, medium: some StoreMedium) throws(StoreError)
+        -> ChunkHeader?
+    {
         guard block < superblock.extentBlocks, try fill(block, count: 1, medium: medium) else {
             return nil
         }
         Memory.copy(to: headerCopy.base, from: place(block), count: blockBytes)
-        guard
-            let header = ChunkHeader.decode(
-                from: headerCopy.base, uuid: superblock.uuid, stream: stream),
-            header.extent == extent, header.block == block,
-            header.generation < superblock.generation,
-            block + 1 + header.payloadBlocks <= superblock.extentBlocks
-        else { return nil }
-        return header
+        return ChunkHeader.decode(from: headerCopy.base, uuid: superblock.uuid, stream: stream)
     }
 
     /// Makes sure that `count` blocks from `block` of this extent are in the window.
@@ -145,8 +157,11 @@ struct LogReader: ~Copyable {
         var isContradiction = false
     }
 
-    /// Looks through this extent, from the position on, for chunks that are younger than the one
-    /// which is missing there, and takes down the extents that they lease.
+    /// Looks through this slot, from the position on, for chunks that are younger than the one which
+    /// is missing there, and takes down the extents that they lease.
+    ///
+    /// What a chunk says was durable counts whatever extent it is of: where the slot has been used
+    /// again meanwhile, a checkpoint had been durable that is not there any more.
     mutating func lookBehind(
         _ leases: inout [ExtentNumber: ExtentSlot], medium: some StoreMedium
     ) -> Aftermath {
@@ -155,21 +170,24 @@ struct LogReader: ~Copyable {
         var position = block
         while position < end, !found.isContradiction {
             let header = headerIfReadable(at: position, medium: medium)
-            guard let header, header.generation >= generation, header.lsn >= lsn else {
-                position += 1
-                continue
-            }
-            found.hasChunks = true
+            position += 1
+            guard let header else { continue }
             found.isContradiction = header.durableLSN >= lsn
+            guard isInPlace(header, at: position - 1), header.generation >= generation,
+                header.lsn >= lsn
+            else { continue }
+            found.hasChunks = true
             takeLeases(&leases, recordBytes: header.recordBytes)
-            position += 1 + header.payloadBlocks
+            position += header.payloadBlocks
         }
         return found
     }
 
     private mutating func headerIfReadable(at block: Int, medium: some StoreMedium) -> ChunkHeader?
     {
-        do throws(StoreError) { return try header(at: block, medium: medium) } catch { return nil }
+        do throws(StoreError) { return try anyHeader(at: block, medium: medium) } catch {
+            return nil
+        }
     }
 
     /// Those of the chunk whose header was looked at last.

@@ -134,32 +134,40 @@ extension Engine {
         }
         var reader = LogReader(superblock: superblock, root: root, slot: slot)
         isReplaying = true
+        var isSecondLook = false
         while true {
-            if let header = try reader.next(medium: medium) {
+            if let header = try nextChunk(&reader, medium: medium) {
                 try replay(header, reader: &reader, medium: medium)
+                isSecondLook = false
                 continue
             }
-            // The log goes on in the next extent, or ends here.
-            let next = reader.extent.next
-            let position = (reader.extent, reader.slot, reader.block)
-            if let slot = forest.extents.slot(of: next) {
-                reader.enter(next, slot: slot)
-                if let header = try reader.next(medium: medium) {
-                    try replay(header, reader: &reader, medium: medium)
-                    continue
-                }
-                reader.enter(position.0, slot: position.1)
-                reader.block = position.2
-            }
-            guard !isContradicted(&reader, medium: medium) else { throw damagedLog(reader) }
-            break
+            // A bit that got lost on its way in must not end the log.
+            if isSecondLook { break }
+            isSecondLook = true
+            reader.readAgain()
         }
+        guard !isContradicted(&reader, medium: medium) else { throw damagedLog(reader) }
         finishReplay(reader)
         catalog.versions.collectFreeRows()
         isReplaying = false
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }
         durableLSN = appliedLSN
+    }
+
+    /// The chunk that follows, in this extent or at the beginning of the next.
+    private func nextChunk(
+        _ reader: inout LogReader, medium: some StoreMedium
+    ) throws(StoreError) -> ChunkHeader? {
+        if let header = try reader.next(medium: medium) { return header }
+        let next = reader.extent.next
+        guard let nextSlot = forest.extents.slot(of: next) else { return nil }
+        let (extent, slot, block) = (reader.extent, reader.slot, reader.block)
+        reader.enter(next, slot: nextSlot)
+        if let header = try reader.next(medium: medium) { return header }
+        reader.enter(extent, slot: slot)
+        reader.block = block
+        return nil
     }
 
     /// Whether a chunk behind the end of the log says that the missing one was durable when it was

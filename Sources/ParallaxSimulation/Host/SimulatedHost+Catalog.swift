@@ -62,7 +62,7 @@ extension SimulatedHost {
                 stream.oracle.markSafe(through: entry.covered)
                 try settle(entry, outcome, stream)
             case .failure(.ioError):
-                guard device.statistics.troubles > stream.errorsAtOpen else {
+                guard device.statistics.troubles > stream.errorsAtOpen || mayBeDamaged else {
                     throw SimulationFailure("change \(entry.change) failed for no reason")
                 }
                 stream.interrupted.append(entry)

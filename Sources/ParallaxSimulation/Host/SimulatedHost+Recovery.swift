@@ -54,6 +54,8 @@ extension SimulatedHost {
         var left = interruptions
         while true {
             device.faults = left > 0 ? plannedFaults : .none
+            // Recovery reads what it does not believe twice, and no more.
+            if device.faults.flippedReadOneIn > 0 { device.faults.flippedReadOneIn = 2000 }
             device.commandsUntilStop = left > 0 ? random.integer(in: 0...60) : nil
             device.random = random.fork()
             do throws(StoreFailure) {
