@@ -65,6 +65,11 @@ extension SimulatedHost {
                 guard device.statistics.troubles > stream.errorsAtOpen || mayBeDamaged else {
                     throw SimulationFailure("change \(entry.change) failed for no reason")
                 }
+                // One that a damaged node has stopped has not been made, and the engine goes on.
+                guard stream.engine?.failureMessage != nil else {
+                    undo(entry, stream)
+                    continue
+                }
                 stream.interrupted.append(entry)
                 noteInterrupted(entry.change)
             case .failure(let error):
@@ -174,6 +179,10 @@ extension SimulatedHost {
         guard isLegal else {
             throw SimulationFailure("change \(entry.change) was refused without a reason: \(error)")
         }
+        undo(entry, stream)
+    }
+
+    private func undo(_ entry: ChangeInFlight, _ stream: SimulatedStream) {
         let disk = entry.change.vdi.flatMap { disks[$0] }
         switch entry.change {
         case .create: break
