@@ -8,7 +8,7 @@ import Testing
     /// A handful of whole scenarios; `parallax-sim --seeds` runs as many as one has time for.
     @Test("fixed seeds find nothing wrong", arguments: UInt64(1)...10)
     func fixedSeeds(seed: UInt64) {
-        expectSuccess(seed)
+        expectSuccess(seed, hasDamage: true)
     }
 
     /// Every seed that ever found a fault, with what it was.
