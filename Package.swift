@@ -83,7 +83,8 @@ let package = Package(
 
         // Development tools; not shipped.
         .target(
-            name: "ParallaxSimulation", dependencies: ["ParallaxCore"], swiftSettings: swift),
+            name: "ParallaxSimulation", dependencies: ["ParallaxCore", "ParallaxRetention"],
+            swiftSettings: swift),
         .target(
             name: "ParallaxGuest", dependencies: ["ParallaxCore", "CLinux", "CXen"],
             swiftSettings: swift),

@@ -36,7 +36,7 @@ IMPORTS = {
         "ParallaxControl", "ParallaxRetention", "ParallaxIO", "ArgumentParser",
     },
     # Glibc for the names of the error numbers; what a seed must not meet is in UNREPEATABLE.
-    "ParallaxSimulation": CORE | {"ParallaxVhost", "ParallaxNBD", "Glibc"},
+    "ParallaxSimulation": CORE | {"ParallaxRetention", "ParallaxVhost", "ParallaxNBD", "Glibc"},
     "ParallaxXenSimulation": CORE | {
         "ParallaxSimulation", "ParallaxGuest", "ParallaxXen", "Glibc",
     },

@@ -11,9 +11,7 @@ enum CrashNote {
     nonisolated(unsafe) private static var text: UnsafeMutablePointer<CChar>?
     nonisolated(unsafe) private static var length = 0
 
-    private static let secondsPerSeed: UInt32 = 300
-
-    static func prepare(replay: String) {
+    static func prepare(replay: String, secondsPerSeed: UInt32) {
         if text == nil {
             for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT, SIGALRM] {
                 signal(number) { number in CrashNote.report(number) }

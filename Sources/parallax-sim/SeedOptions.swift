@@ -19,11 +19,19 @@ struct SeedOptions: ParsableArguments {
     @Flag(help: "Print everything that happens.")
     var trace = false
 
-    @Flag(help: "Leave out operations while the seed still fails, and print what remains.")
-    var minimise = false
+    @Flag(
+        inversion: .prefixedNo,
+        help: """
+            Leave out operations while the seed still fails, and print what happens in the rest; so \
+            unless --keep-going, --keep or --trace is given.
+            """)
+    var minimise: Bool?
 
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
+
+    @Option(help: "Seconds after which a seed is said to hang, and the program ends.")
+    var secondsPerSeed: UInt32 = 300
 
     var range: ClosedRange<UInt64> { seeds?.range ?? (seed ?? 1)...(seed ?? 1) }
 
@@ -31,27 +39,33 @@ struct SeedOptions: ParsableArguments {
     func runAll(replay: (UInt64) -> String, run: (UInt64) -> SeedOutcome) -> Int {
         var failures = 0
         for seed in range {
-            CrashNote.prepare(replay: replay(seed))
+            CrashNote.prepare(replay: replay(seed), secondsPerSeed: secondsPerSeed)
             let outcome = run(seed)
-            if trace { for line in outcome.trace { print(line) } }
+            if trace { for line in outcome.trace { Swift.print(line) } }
             guard let failure = outcome.failure else { continue }
             failures += 1
-            print("seed \(seed)\(outcome.world) failed: \(failure)")
-            if let failedAt = outcome.failedAt { print("  at operation \(failedAt)") }
-            print("  replay: \(replay(seed)) --trace")
+            Swift.print("seed \(seed)\(outcome.world) failed: \(failure)")
+            if let failedAt = outcome.failedAt { Swift.print("  at operation \(failedAt)") }
+            Swift.print("  replay: \(replay(seed)) --trace")
             fflush(nil)
-            if minimise { outcome.minimal() }
+            if minimise ?? !(keepGoing || trace || keep != nil) { outcome.minimal() }
             if !keepGoing { break }
         }
         return failures
     }
 
-    /// The operations with which a scenario of `count` still fails, as `--keep` takes them.
-    func minimal(failedAt: Int?, of count: Int, fails: (Set<Int>) -> Bool) -> String {
+    /// The operations with which a scenario of `count` still fails.
+    func minimal(failedAt: Int?, of count: Int, fails: (Set<Int>) -> Bool) -> [Int] {
         let last = min(failedAt ?? count, count - 1)
         let candidates = (0...max(last, 0)).filter { keep?.indices.contains($0) ?? true }
-        let minimal = Minimiser().minimise(candidates, fails: fails)
-        return minimal.isEmpty ? "none" : minimal.map(String.init).joined(separator: ",")
+        return Minimiser().minimise(candidates, fails: fails)
+    }
+
+    /// Says how to replay the operations that are left, and what happens in them.
+    func print(minimal: [Int], replay: String, trace: [String]) {
+        let list = minimal.isEmpty ? "none" : minimal.map(String.init).joined(separator: ",")
+        Swift.print("  minimal: \(replay) --keep \(list) --trace")
+        for line in trace { Swift.print("    \(line)") }
     }
 }
 

@@ -23,7 +23,7 @@ struct XenSimulation: ParsableCommand {
         var requests = 0
         var takeovers = 0
         var verified = 0
-        let failures = seeds.runAll(replay: replayCommand) { seed in
+        let failures = seeds.runAll(replay: { replayCommand($0, withKept: true) }) { seed in
             let result = scenario(seed).run()
             requests += result.statistics.requests
             takeovers += result.statistics.takeovers
@@ -46,23 +46,27 @@ struct XenSimulation: ParsableCommand {
         return scenario
     }
 
-    private func replayCommand(_ seed: UInt64) -> String {
+    private func replayCommand(_ seed: UInt64, withKept: Bool) -> String {
         var command = "parallax-sim xen --seed \(seed)"
         if operations != BlkifScenario.defaultOperationCount {
             command += " --operations \(operations)"
         }
         if let canary { command += " --canary \(canary.rawValue)" }
-        if let keep = seeds.keep { command += " --keep \(keep.text)" }
+        if withKept, let keep = seeds.keep { command += " --keep \(keep.text)" }
         return command
     }
 
     private func printMinimal(_ seed: UInt64, _ result: BlkifScenario.Result) {
-        let list = seeds.minimal(failedAt: result.failedAt, of: operations) { kept in
-            var candidate = scenario(seed)
+        var candidate = scenario(seed)
+        let minimal = seeds.minimal(failedAt: result.failedAt, of: operations) { kept in
             candidate.kept = kept
             return candidate.run().failure?.kind == result.failure?.kind
         }
-        print("  minimal: \(replayCommand(seed)) --keep \(list) --trace")
+        candidate.kept = Set(minimal)
+        candidate.keepsTrace = true
+        seeds.print(
+            minimal: minimal, replay: replayCommand(seed, withKept: false),
+            trace: candidate.run().trace)
     }
 }
 

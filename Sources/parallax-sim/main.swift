@@ -33,9 +33,14 @@ struct StoreSimulation: ParsableCommand {
     @Flag(inversion: .prefixedNo, help: "Make snapshots, clones, rollbacks and groups as well.")
     var versions = true
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Make use of retention, and of a device that damages what it stores.")
+    var damage = true
+
     func run() throws {
         var totals = Totals()
-        let failures = seeds.runAll(replay: replayCommand) { seed in
+        let failures = seeds.runAll(replay: { replayCommand($0, withKept: true) }) { seed in
             let result = scenario(seed).run()
             totals.add(result)
             return SeedOutcome(
@@ -49,7 +54,8 @@ struct StoreSimulation: ParsableCommand {
 
     private func scenario(_ seed: UInt64) -> Scenario {
         var scenario = Scenario(
-            seed: seed, operationCount: operations, hasVersions: versions, store: makeStore)
+            seed: seed, operationCount: operations, hasVersions: versions, hasDamage: damage,
+            store: makeStore)
         scenario.kept = seeds.keep?.indices
         scenario.keepsTrace = seeds.trace
         return scenario
@@ -59,31 +65,34 @@ struct StoreSimulation: ParsableCommand {
         canary.map { CanaryStore(shape, fault: $0) } ?? ShippingStore(shape)
     }
 
-    private func replayCommand(_ seed: UInt64) -> String {
+    private func replayCommand(_ seed: UInt64, withKept: Bool) -> String {
         var command = "parallax-sim --seed \(seed)"
         if operations != Scenario.defaultOperationCount { command += " --operations \(operations)" }
         if !versions { command += " --no-versions" }
+        if !damage { command += " --no-damage" }
         if let canary { command += " --canary \(canary.rawValue)" }
-        if let keep = seeds.keep { command += " --keep \(keep.text)" }
+        if withKept, let keep = seeds.keep { command += " --keep \(keep.text)" }
         return command
     }
 
     private func printMinimal(_ seed: UInt64, _ result: Scenario.Result) {
-        let list = seeds.minimal(failedAt: result.failedAt, of: operations) { kept in
-            var candidate = scenario(seed)
+        var candidate = scenario(seed)
+        let minimal = seeds.minimal(failedAt: result.failedAt, of: operations) { kept in
             candidate.kept = kept
             return candidate.run().failure?.kind == result.failure?.kind
         }
-        print(
-            "  minimal: parallax-sim --seed \(seed) --operations \(operations)"
-                + "\(versions ? "" : " --no-versions") --keep \(list) --trace"
-        )
+        candidate.kept = Set(minimal)
+        candidate.keepsTrace = true
+        seeds.print(
+            minimal: minimal, replay: replayCommand(seed, withKept: false),
+            trace: candidate.run().trace)
     }
 }
 
 /// What all scenarios of a run amount to.
 private struct Totals {
     private var scenarios = 0
+    private var operations = 0
     private var requests = 0
     private var crashes = 0
     private var verified = 0
@@ -92,9 +101,14 @@ private struct Totals {
     private var groups = 0
     private var diffs = 0
     private var censuses = 0
+    private var cutLogs = 0
+    private var refusedOpens = 0
 
     mutating func add(_ result: Scenario.Result) {
         scenarios += 1
+        operations += result.statistics.operations
+        cutLogs += result.statistics.cutLogs
+        refusedOpens += result.statistics.refusedOpens
         requests += result.statistics.requests
         crashes += result.statistics.crashes
         verified += result.statistics.verifiedBlocks
@@ -106,9 +120,10 @@ private struct Totals {
     }
 
     var summary: String {
-        "\(scenarios) scenarios, \(requests) requests, \(commands) device commands, "
+        "\(scenarios) scenarios, \(operations) operations, \(requests) requests, \(commands) device commands, "
             + "\(crashes) crashes, \(snapshots) snapshots, \(groups) groups, \(diffs) diffs, "
-            + "\(censuses) censuses, \(verified) blocks verified"
+            + "\(censuses) censuses, \(verified) blocks verified, "
+            + "\(refusedOpens) damaged stores not opened, \(cutLogs) damaged logs cut short"
     }
 }
 

@@ -13,6 +13,15 @@ import Testing
         return version
     }
 
+    @Test("a snapshot that was made later has the greater age number, whatever its row")
+    func agesCount() {
+        let older = SnapshotIdentifier(stream: 3, row: 900, sequence: 70_000)
+        let younger = SnapshotIdentifier(stream: 3, row: 2, sequence: 70_001)
+        #expect(older.age < younger.age)
+        #expect(SnapshotIdentifier(age: older.age) == older)
+        #expect(SnapshotIdentifier(age: younger.age) == younger)
+    }
+
     @Test("a snapshot that is given up leaves its row to the next")
     func givenUp() {
         var table = VersionTable(nextSequence: 1)

@@ -8,7 +8,7 @@ import Testing
     /// A handful of whole scenarios; `parallax-sim --seeds` runs as many as one has time for.
     @Test("fixed seeds find nothing wrong", arguments: UInt64(1)...10)
     func fixedSeeds(seed: UInt64) {
-        expectSuccess(seed)
+        expectSuccess(seed, hasDamage: true)
     }
 
     /// Every seed that ever found a fault, with what it was.
@@ -49,6 +49,16 @@ import Testing
         expectSuccess(seed)
     }
 
+    @Test(
+        "seeds with damage that once failed pass",
+        arguments: [
+            (1_000_006, "a rotten chunk ended a log that went on in other extents, unnoticed"),
+            (1_000_376, "a bit that got lost while the log was read ended it"),
+        ] as [(UInt64, String)])
+    func damageRegressions(seed: UInt64, fault: String) {
+        expectSuccess(seed, hasDamage: true)
+    }
+
     @Test("the same seed gives the same trace, another seed another one")
     func replays() {
         let first = run(5)
@@ -72,11 +82,17 @@ import Testing
         Scenario(seed: seed, operationCount: 60) { ShippingStore($0) }.run()
     }
 
-    private func expectSuccess(_ seed: UInt64, hasVersions: Bool = true) {
-        let result = Scenario(seed: seed, hasVersions: hasVersions) { ShippingStore($0) }.run()
+    private func expectSuccess(
+        _ seed: UInt64, hasVersions: Bool = true, hasDamage: Bool = false
+    ) {
+        let result = Scenario(seed: seed, hasVersions: hasVersions, hasDamage: hasDamage) {
+            ShippingStore($0)
+        }.run()
+        let options =
+            (hasVersions ? "" : " --no-versions") + (hasDamage ? "" : " --no-damage")
         #expect(
             result.failure == nil,
-            "replay: parallax-sim --seed \(seed)\(hasVersions ? "" : " --no-versions") --trace")
+            "\(result.failure?.message ?? ""); replay: parallax-sim --seed \(seed)\(options)")
     }
 }
 

@@ -172,6 +172,48 @@ import Testing
         #expect(device.peek(at: 10, count: 1) == [3])
     }
 
+    @Test("a bit that gets lost on the way is there again for the next read")
+    func flips() throws {
+        let device = SimulatedDevice(byteCount: capacity, seed: 1)
+        try device.writeByte(1, at: 0)
+        device.faults.flippedReadOneIn = 1
+        var block = [UInt8](repeating: 0xEE, count: 4096)
+        try block.withUnsafeMutableBytes { try device.read(at: 0, into: $0) }
+        #expect(block.count { $0 != 1 } == 1)
+        #expect(device.statistics.flips == 1)
+        device.faults = .none
+        #expect(try device.readByte(at: 0) == 1)
+    }
+
+    @Test("a spoiled sector cannot be read, in whatever read, until it is written")
+    func spoils() throws {
+        let device = SimulatedDevice(byteCount: capacity, seed: 1)
+        try device.writeByte(1, at: 0)
+        try device.writeByte(1, at: 4096)
+        try device.sync()
+        let offset = try #require(device.spoilSomewhere())
+        #expect(offset < 8192 && offset % 512 == 0)
+        let block = offset / 4096 * 4096
+        #expect(throws: MediumError(errno: EIO, operation: .read, offset: block)) {
+            try device.readByte(at: block)
+        }
+        #expect(try device.readByte(at: 4096 - block) == 1)
+        device.crash(.powerLoss, survival: .nothing)
+        #expect(throws: MediumError.self) { try device.readByte(at: block) }
+        try device.writeByte(2, at: block)
+        #expect(try device.readByte(at: block) == 2)
+    }
+
+    @Test("a full device says so, and writes nothing")
+    func isFull() {
+        let device = SimulatedDevice(byteCount: capacity, seed: 1)
+        device.faults.fullDeviceOneIn = 1
+        let memory = TestMemory(lengths: [4096])
+        device.submit(memory.command(.write, tag: 1, offset: 0), owner: 0)
+        #expect(device.completeOne()?.completion.result == -Int(ENOSPC))
+        #expect(device.peek(at: 0, count: 1) == [0])
+    }
+
     @Test("a machine told to stop after k commands executes k and no more")
     func stops() throws {
         let device = SimulatedDevice(byteCount: capacity, seed: 1)

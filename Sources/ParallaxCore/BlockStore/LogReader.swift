@@ -42,6 +42,9 @@ struct LogReader: ~Copyable {
         block = 0
     }
 
+    /// What is looked at next comes from the medium once more.
+    mutating func readAgain() { windowSlot = nil }
+
     /// The next chunk, if it is whole at the present position. Its header and payload are in
     /// memory until the next call; the position moves on with `advance`.
     mutating func next(medium: some StoreMedium) throws(StoreError) -> ChunkHeader? {
@@ -74,18 +77,27 @@ struct LogReader: ~Copyable {
     private mutating func header(at block: Int, medium: some StoreMedium) throws(StoreError)
         -> ChunkHeader?
     {
+        guard let header = try anyHeader(at: block, medium: medium),
+            isInPlace(header, at: block)
+        else { return nil }
+        return header
+    }
+
+    private func isInPlace(_ header: ChunkHeader, at block: Int) -> Bool {
+        header.extent == extent && header.block == block
+            && header.generation < superblock.generation
+            && block + 1 + header.payloadBlocks <= superblock.extentBlocks
+    }
+
+    /// A header of this store and stream, which may have been left by another extent in this slot.
+    private mutating func anyHeader(at block: Int, medium: some StoreMedium) throws(StoreError)
+        -> ChunkHeader?
+    {
         guard block < superblock.extentBlocks, try fill(block, count: 1, medium: medium) else {
             return nil
         }
         Memory.copy(to: headerCopy.base, from: place(block), count: blockBytes)
-        guard
-            let header = ChunkHeader.decode(
-                from: headerCopy.base, uuid: superblock.uuid, stream: stream),
-            header.extent == extent, header.block == block,
-            header.generation < superblock.generation,
-            block + 1 + header.payloadBlocks <= superblock.extentBlocks
-        else { return nil }
-        return header
+        return ChunkHeader.decode(from: headerCopy.base, uuid: superblock.uuid, stream: stream)
     }
 
     /// Makes sure that `count` blocks from `block` of this extent are in the window.
@@ -98,16 +110,26 @@ struct LogReader: ~Copyable {
         }
         windowStart = block
         windowCount = min(Self.windowBlocks, superblock.extentBlocks - block)
-        windowSlot = slot
-        let bytes = UnsafeMutableRawBufferPointer(
-            start: window.base, count: windowCount * blockBytes)
+        windowSlot = nil
         do throws(MediumError) {
-            try medium.read(at: superblock.byteOffset(slot: slot, block: block), into: bytes)
+            try readWindow(medium: medium)
         } catch {
-            windowSlot = nil
-            throw StoreError(error)
+            // A sector that nobody needs must not keep the store closed.
+            guard windowCount > count else { throw StoreError(error) }
+            windowCount = count
+            do throws(MediumError) {
+                try readWindow(medium: medium)
+            } catch { throw StoreError(error) }
         }
+        windowSlot = slot
         return true
+    }
+
+    private func readWindow(medium: some StoreMedium) throws(MediumError) {
+        try medium.read(
+            at: superblock.byteOffset(slot: slot, block: windowStart),
+            into: UnsafeMutableRawBufferPointer(
+                start: window.base, count: windowCount * blockBytes))
     }
 
     private func payloadIsWhole(_ header: ChunkHeader) -> Bool {
@@ -127,20 +149,56 @@ struct LogReader: ~Copyable {
         return !records.isMalformed && left == 0
     }
 
-    /// Looks behind the end of the log for a chunk that was written when the missing one was
-    /// already durable: then a crash cannot be the reason that it is missing.
-    mutating func isDamagedHere(medium: some StoreMedium) throws(StoreError) -> Bool {
+    /// What `lookBehind` has found.
+    struct Aftermath {
+        /// Chunks that are younger than the missing one.
+        var hasChunks = false
+        /// One of them was written when the missing one was already durable.
+        var isContradiction = false
+    }
+
+    /// Looks through this slot, from the position on, for chunks that are younger than the one which
+    /// is missing there, and takes down the extents that they lease.
+    ///
+    /// What a chunk says was durable counts whatever extent it is of: where the slot has been used
+    /// again meanwhile, a checkpoint had been durable that is not there any more.
+    mutating func lookBehind(
+        _ leases: inout [ExtentNumber: ExtentSlot], medium: some StoreMedium
+    ) -> Aftermath {
+        var found = Aftermath()
         let end = min(superblock.extentBlocks, block + 8 * (Limits.chunkPayloadBlocks + 1))
         var position = block
-        while position < end {
-            if let header = try header(at: position, medium: medium),
-                header.generation >= generation, header.durableLSN >= lsn
-            {
-                return true
-            }
+        while position < end, !found.isContradiction {
+            let header = headerIfReadable(at: position, medium: medium)
             position += 1
+            guard let header else { continue }
+            found.isContradiction = header.durableLSN >= lsn
+            guard isInPlace(header, at: position - 1), header.generation >= generation,
+                header.lsn >= lsn
+            else { continue }
+            found.hasChunks = true
+            takeLeases(&leases, recordBytes: header.recordBytes)
+            position += header.payloadBlocks
         }
-        return false
+        return found
+    }
+
+    private mutating func headerIfReadable(at block: Int, medium: some StoreMedium) -> ChunkHeader?
+    {
+        do throws(StoreError) { return try anyHeader(at: block, medium: medium) } catch {
+            return nil
+        }
+    }
+
+    /// Those of the chunk whose header was looked at last.
+    private func takeLeases(_ leases: inout [ExtentNumber: ExtentSlot], recordBytes: Int) {
+        var records = ChunkRecordReader(header: headerCopy.base, recordBytes: recordBytes)
+        while let record = records.next() {
+            guard case .lease(let extent, let slot) = record,
+                slot.rawValue < superblock.slotCount
+            else { continue }
+            leases[extent] = slot
+        }
     }
 }
 

@@ -134,27 +134,19 @@ extension Engine {
         }
         var reader = LogReader(superblock: superblock, root: root, slot: slot)
         isReplaying = true
+        var isSecondLook = false
         while true {
-            if let header = try reader.next(medium: medium) {
+            if let header = try nextChunk(&reader, medium: medium) {
                 try replay(header, reader: &reader, medium: medium)
+                isSecondLook = false
                 continue
             }
-            // The log goes on in the next extent, or ends here.
-            let next = reader.extent.next
-            let position = (reader.extent, reader.slot, reader.block)
-            if let slot = forest.extents.slot(of: next) {
-                reader.enter(next, slot: slot)
-                if let header = try reader.next(medium: medium) {
-                    try replay(header, reader: &reader, medium: medium)
-                    continue
-                }
-                guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
-                reader.enter(position.0, slot: position.1)
-                reader.block = position.2
-            }
-            guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
-            break
+            // A bit that got lost on its way in must not end the log.
+            if isSecondLook { break }
+            isSecondLook = true
+            reader.readAgain()
         }
+        guard !isContradicted(&reader, medium: medium) else { throw damagedLog(reader) }
         finishReplay(reader)
         guard cleaner.settle(extents: &forest.extents) else {
             throw Self.damaged("the cold extents of shard \(root.stream) make no sense")
@@ -165,6 +157,42 @@ extension Engine {
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }
         durableLSN = appliedLSN
+    }
+
+    /// The chunk that follows, in this extent or at the beginning of the next.
+    private func nextChunk(
+        _ reader: inout LogReader, medium: some StoreMedium
+    ) throws(StoreError) -> ChunkHeader? {
+        if let header = try reader.next(medium: medium) { return header }
+        let next = reader.extent.next
+        guard let nextSlot = forest.extents.slot(of: next) else { return nil }
+        let (extent, slot, block) = (reader.extent, reader.slot, reader.block)
+        reader.enter(next, slot: nextSlot)
+        if let header = try reader.next(medium: medium) { return header }
+        reader.enter(extent, slot: slot)
+        reader.block = block
+        return nil
+    }
+
+    /// Whether a chunk behind the end of the log says that the missing one was durable when it was
+    /// written: then a crash cannot be the reason that it is missing. If the log had gone on, then
+    /// in this extent and in those behind it, as far as there are chunks: after a crash no more
+    /// than were in flight.
+    private func isContradicted(
+        _ reader: inout LogReader, medium: some StoreMedium
+    ) -> Bool {
+        let (extent, slot, block) = (reader.extent, reader.slot, reader.block)
+        var leases: [ExtentNumber: ExtentSlot] = [:]
+        var found = reader.lookBehind(&leases, medium: medium)
+        while !found.isContradiction, found.hasChunks || reader.extent == extent,
+            let next = leases[reader.extent.next] ?? forest.extents.slot(of: reader.extent.next)
+        {
+            reader.enter(reader.extent.next, slot: next)
+            found = reader.lookBehind(&leases, medium: medium)
+        }
+        reader.enter(extent, slot: slot)
+        reader.block = block
+        return found.isContradiction
     }
 
     private func damagedLog(_ reader: borrowing LogReader) -> StoreError {

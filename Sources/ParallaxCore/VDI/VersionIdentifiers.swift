@@ -29,6 +29,12 @@ package struct SnapshotIdentifier: BitwiseCopyable, Hashable, Sendable {
     var row: Int { Int(rawValue >> 36 & 0x3F_FFFF) }
     /// Greater for a snapshot that was made later on the same stream.
     package var sequence: UInt64 { rawValue & Self.lastSequence }
+
+    /// The same identifier as a number that is greater for a snapshot that was made later on the
+    /// same stream, whatever row it is in: the sequence first.
+    package var age: UInt64 { rawValue << 28 | rawValue >> 36 }
+
+    package init(age: UInt64) { rawValue = age >> 28 | age << 36 }
 }
 
 /// What can be attached, compared and read: a VDI's writable head, or a snapshot.

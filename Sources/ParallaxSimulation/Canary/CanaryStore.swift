@@ -50,6 +50,12 @@ package struct CanaryStore: StoreUnderTest {
     package var slotCount: Int { store.slotCount }
     package func place(of offset: UInt64) -> StorePlace { store.place(of: offset) }
 
+    package func witness(
+        against lsn: UInt64, stream: Int, slots: [UInt32], device: SimulatedDevice
+    ) -> UInt64? {
+        store.witness(against: lsn, stream: stream, slots: slots, device: device)
+    }
+
     package func format(_ device: SimulatedDevice) throws(StoreFailure) {
         try store.format(device)
     }

@@ -19,6 +19,11 @@ package struct FaultPlan: Sendable, Equatable {
     package var misdirectedWriteOneIn = 0
     /// Success is reported, nothing becomes durable.
     package var lyingSyncOneIn = 0
+    /// One bit of what a read returns is wrong; the medium is as it was. Once in that many pieces
+    /// of 64 KiB.
+    package var flippedReadOneIn = 0
+    /// ENOSPC: what a thinly provisioned device says; nothing is written.
+    package var fullDeviceOneIn = 0
 
     package init() {}
 

@@ -10,20 +10,28 @@ internal import ParallaxCore
 ///
 /// SAFETY: owns its pages; every access is cut to one page before it is made.
 package final class PageStore {
-    private var pages: [UInt64: UnsafeMutableRawPointer] = [:]
+    /// Pages by number, in tables of `tablePages` each; a dictionary would be most of the work.
+    private var tables: [[UnsafeMutableRawPointer?]] = []
+    private static let tablePages = 512
     /// In the order of their first write, so that a random choice among them replays.
     package private(set) var pageNumbers: [UInt64] = []
 
     package init() {}
 
     deinit {
-        for page in pages.values { page.deallocate() }
+        for number in pageNumbers { page(number)?.deallocate() }
+    }
+
+    private func page(_ number: UInt64) -> UnsafeMutableRawPointer? {
+        let table = Int(number / UInt64(Self.tablePages))
+        guard table < tables.count, !tables[table].isEmpty else { return nil }
+        return tables[table][Int(number % UInt64(Self.tablePages))]
     }
 
     package func read(at offset: UInt64, into target: UnsafeMutableRawBufferPointer) {
         forEachPage(offset, target.count) { page, start, range in
             let piece = UnsafeMutableRawBufferPointer(rebasing: target[range])
-            guard let source = pages[page] else {
+            guard let source = self.page(page) else {
                 if let base = piece.baseAddress { memset(base, 0, piece.count) }
                 return
             }
@@ -50,7 +58,7 @@ package final class PageStore {
     package func copy() -> PageStore {
         let other = PageStore()
         for number in pageNumbers {
-            guard let page = pages[number] else { continue }
+            guard let page = page(number) else { continue }
             other.write(
                 at: number * UInt64(blockBytes),
                 from: UnsafeRawBufferPointer(start: page, count: blockBytes))
@@ -58,22 +66,27 @@ package final class PageStore {
         return other
     }
 
-    /// Makes this the same as `other`, page by page.
-    package func becomeEqual(to other: PageStore) {
-        for number in pageNumbers where other.pages[number] == nil {
-            memset(makePage(number), 0, blockBytes)
-        }
-        for number in other.pageNumbers {
-            guard let page = other.pages[number] else { continue }
-            makePage(number).copyMemory(from: page, byteCount: blockBytes)
+    /// Makes the pages of these numbers the same as those of `other`.
+    package func copy(_ numbers: [UInt64], from other: PageStore) {
+        for number in numbers {
+            if let source = other.page(number) {
+                makePage(number).copyMemory(from: source, byteCount: blockBytes)
+            } else if let target = page(number) {
+                memset(target, 0, blockBytes)
+            }
         }
     }
 
     private func makePage(_ number: UInt64) -> UnsafeMutableRawPointer {
-        if let page = pages[number] { return page }
+        if let page = page(number) { return page }
         let page = UnsafeMutableRawPointer.allocate(byteCount: blockBytes, alignment: blockBytes)
         memset(page, 0, blockBytes)
-        pages[number] = page
+        let table = Int(number / UInt64(Self.tablePages))
+        while tables.count <= table { tables.append([]) }
+        if tables[table].isEmpty {
+            tables[table] = Array(repeating: nil, count: Self.tablePages)
+        }
+        tables[table][Int(number % UInt64(Self.tablePages))] = page
         pageNumbers.append(number)
         return page
     }

@@ -13,6 +13,7 @@ extension SimulatedDevice {
         try begin(.read, at: offset, count: buffer.count, oneIn: faults.readErrorOneIn)
         statistics.reads += 1
         visible.read(at: offset, into: buffer)
+        if let flipped = flippedByte(of: buffer.count) { buffer[flipped] ^= 1 }
     }
 
     package func readAll(_ commands: UnsafeBufferPointer<StoreCommand>) throws(MediumError) {
@@ -21,11 +22,7 @@ extension SimulatedDevice {
             try begin(
                 .read, at: command.offset, count: command.byteCount, oneIn: faults.readErrorOneIn)
             statistics.reads += 1
-            var offset = command.offset
-            forEachBuffer(command) { buffer in
-                visible.read(at: offset, into: buffer)
-                offset += UInt64(buffer.count)
-            }
+            fill(command)
         }
     }
 
@@ -58,7 +55,8 @@ extension SimulatedDevice {
                 violations.append("a blocking access at \(offset) is not whole sectors")
             }
         }
-        if hasStopped || random.oneIn(oneIn) {
+        let isBad = operation == .read && isUnreadable(at: offset, count: count)
+        if hasStopped || random.oneIn(oneIn) || isBad {
             statistics.errors += 1
             throw MediumError(errno: EIO, operation: operation, offset: offset)
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+internal import Glibc
 internal import ParallaxCore
 
 /// What a real device would refuse, and what no careful engine does.
@@ -52,6 +53,25 @@ extension SimulatedDevice {
             let buffer = buffers[index]
             body(UnsafeMutableRawBufferPointer(start: buffer.base, count: buffer.count))
         }
+    }
+
+    /// Whether a write's buffers still hold what they held when it was submitted.
+    func isUnchanged(_ entry: CommandInFlight) -> Bool {
+        var position = 0
+        var isEqual = true
+        entry.content.withUnsafeBytes { content in
+            forEachBuffer(entry.command) { buffer in
+                guard let before = content.baseAddress, let now = buffer.baseAddress,
+                    position + buffer.count <= content.count
+                else {
+                    isEqual = isEqual && buffer.isEmpty
+                    return
+                }
+                isEqual = isEqual && memcmp(now, before + position, buffer.count) == 0
+                position += buffer.count
+            }
+        }
+        return isEqual && position == entry.content.count
     }
 
     func gather(_ command: StoreCommand) -> [UInt8] {

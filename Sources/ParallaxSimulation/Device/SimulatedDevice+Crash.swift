@@ -3,7 +3,7 @@
 
 internal import ParallaxCore
 
-/// Crashes and slow decay.
+/// Crashes.
 extension SimulatedDevice {
     /// Stops everything; what survives is chosen by the seed within what `mode` allows. Buffers
     /// of commands in flight are not touched any more. The device works again afterwards.
@@ -41,9 +41,12 @@ extension SimulatedDevice {
             let kept = pieces(of: survival, at: position, cut: cut)
             forEachSurvivingSector(of: write.content, kept) { start, sector in
                 durable.write(at: write.offset + UInt64(start), from: sector)
+                mend(at: write.offset + UInt64(start), count: sector.count)
             }
+            noteVolatile(write.offset, write.content.count)
         }
-        visible.becomeEqual(to: durable)
+        visible.copy(volatilePages, from: durable)
+        volatilePages.removeAll(keepingCapacity: true)
     }
 
     /// What `survival` means for the write at `position`.
@@ -77,29 +80,6 @@ extension SimulatedDevice {
                 body(start, UnsafeRawBufferPointer(rebasing: bytes[start..<(start + sectorBytes)]))
             }
         }
-    }
-
-    /// Inverts a bit of a sector, in every copy that the device has of it.
-    package func rot(at offset: UInt64, bit: Int) {
-        visible.flip(bit: bit, at: offset)
-        durable.flip(bit: bit, at: offset)
-        for index in unsynced.indices {
-            let start = unsynced[index].offset
-            guard offset >= start, offset - start < UInt64(unsynced[index].content.count) else {
-                continue
-            }
-            unsynced[index].content[Int(offset - start)] ^= UInt8(1 << (bit & 7))
-        }
-    }
-
-    /// Inverts a bit somewhere in what was ever written at or after `minimum`; returns where.
-    package func rotSomewhere(from minimum: UInt64 = 0) -> UInt64? {
-        let pages = visible.pageNumbers.filter { $0 * UInt64(blockBytes) >= minimum }
-        guard !pages.isEmpty else { return nil }
-        let page = pages[random.index(below: pages.count)]
-        let offset = page * UInt64(blockBytes) + UInt64(random.index(below: blockBytes))
-        rot(at: offset, bit: random.index(below: 8))
-        return offset
     }
 
     /// The bytes that a read would return now, without counting as one.

@@ -22,6 +22,9 @@ package final class SimulatedDevice: StoreMedium {
     package var faults = FaultPlan.none
     /// Decides the order of completions and all faults. May be replaced between two calls.
     package var random: SeededRandom
+    /// Decides the faults that came later than the others, so that the older ones stay where they
+    /// were drawn.
+    package var faultRandom: SeededRandom
     /// Commands that the engine should not have sent.
     package internal(set) var violations: [String] = []
     package internal(set) var statistics = Statistics()
@@ -35,6 +38,10 @@ package final class SimulatedDevice: StoreMedium {
     /// Completed and not yet covered by a sync, oldest first.
     var unsynced: [VolatileWrite] = []
     var inFlight: [CommandInFlight] = []
+    /// Pages, some of them more than once, in which `visible` may differ from `durable`.
+    var volatilePages: [UInt64] = []
+    /// Sectors that cannot be read until they are written again.
+    var unreadable: Set<UInt64> = []
     private var tick = 0
     private var completedCount = 0
 
@@ -46,6 +53,10 @@ package final class SimulatedDevice: StoreMedium {
         package var lies = 0
         /// Writes that a failed sync has taken out of reach of later ones.
         package var dropped = 0
+        /// Reads that returned a wrong bit.
+        package var flips = 0
+        /// Commands that did not do what they should, known to the engine or not; lies apart.
+        package var troubles: Int { errors + flips }
     }
 
     struct VolatileWrite {
@@ -67,6 +78,7 @@ package final class SimulatedDevice: StoreMedium {
     package init(byteCount: UInt64, seed: UInt64) {
         self.byteCount = byteCount
         random = SeededRandom(seed: seed)
+        faultRandom = SeededRandom(seed: seed)
         visible = PageStore()
         durable = PageStore()
     }
@@ -75,9 +87,12 @@ package final class SimulatedDevice: StoreMedium {
         byteCount = other.byteCount
         faults = other.faults
         random = other.random
+        faultRandom = other.faultRandom
+        unreadable = other.unreadable
         visible = other.visible.copy()
         durable = other.durable.copy()
         unsynced = other.unsynced
+        volatilePages = other.volatilePages
         completedCount = other.completedCount
     }
 
@@ -135,31 +150,35 @@ package final class SimulatedDevice: StoreMedium {
     private func executeRead(_ command: StoreCommand) -> Int {
         statistics.reads += 1
         if random.oneIn(faults.readErrorOneIn) { return -Int(EIO) }
+        if isUnreadable(at: command.offset, count: command.byteCount) { return -Int(EIO) }
+        fill(command)
+        return command.byteCount
+    }
+
+    /// Copies what the device holds into a read's buffers; one bit of it may get lost on the way.
+    func fill(_ command: StoreCommand) {
         var offset = command.offset
+        let flipped = flippedByte(of: command.byteCount)
         forEachBuffer(command) { buffer in
             visible.read(at: offset, into: buffer)
+            let start = Int(offset - command.offset)
+            if let flipped, flipped >= start, flipped < start + buffer.count {
+                buffer[flipped - start] ^= 1
+            }
             offset += UInt64(buffer.count)
         }
-        return command.byteCount
     }
 
     private func executeWrite(_ entry: CommandInFlight) -> Int {
         statistics.writes += 1
-        let isUnchanged = gather(entry.command).withUnsafeBytes { now in
-            entry.content.withUnsafeBytes { before in
-                guard let left = now.baseAddress, let right = before.baseAddress else {
-                    return now.count == before.count
-                }
-                return now.count == before.count && memcmp(left, right, now.count) == 0
-            }
-        }
-        if !isUnchanged {
+        if !isUnchanged(entry) {
             violations.append("the buffers of a write changed while it was in flight")
         }
         if random.oneIn(faults.writeErrorOneIn) {
             applyInPart(entry, survival: .someSectors)
             return -Int(EIO)
         }
+        if faultRandom.oneIn(faults.fullDeviceOneIn) { return -Int(ENOSPC) }
         applyWrite(at: entry.command.offset, content: entry.content)
         return entry.command.byteCount
     }
@@ -183,6 +202,8 @@ package final class SimulatedDevice: StoreMedium {
     func store(at offset: UInt64, content: [UInt8]) {
         completedCount += 1
         content.withUnsafeBytes { visible.write(at: offset, from: $0) }
+        mend(at: offset, count: content.count)
+        noteVolatile(offset, content.count)
         unsynced.append(VolatileWrite(sequence: completedCount, offset: offset, content: content))
     }
 
@@ -205,6 +226,14 @@ package final class SimulatedDevice: StoreMedium {
             write.content.withUnsafeBytes { durable.write(at: write.offset, from: $0) }
         }
         unsynced.removeAll { $0.sequence <= limit }
+        if unsynced.isEmpty && statistics.dropped == 0 {
+            volatilePages.removeAll(keepingCapacity: true)
+        }
         return 0
+    }
+
+    func noteVolatile(_ offset: UInt64, _ count: Int) {
+        let size = UInt64(blockBytes)
+        volatilePages += offset / size..<(offset + UInt64(count) + size - 1) / size
     }
 }

@@ -45,6 +45,8 @@ package protocol EngineUnderTest: AnyObject {
     func requestCheckpoint()
     var isIdle: Bool { get }
     var failureMessage: String? { get }
+    /// LSNs up to which the log is applied, and known to be durable.
+    var logEnd: (applied: UInt64, durable: UInt64) { get }
     /// For the report of a run that hangs.
     var diagnosis: String { get }
 }
@@ -91,6 +93,11 @@ package protocol StoreUnderTest {
     func format(_ device: SimulatedDevice) throws(StoreFailure)
     func open(_ device: SimulatedDevice) throws(StoreFailure) -> [any EngineUnderTest]
     func place(of offset: UInt64) -> StorePlace
+    /// The offset of a chunk of the stream, in one of its slots, which says that the log had been
+    /// durable beyond `lsn` when it was written; nil if there is none.
+    func witness(
+        against lsn: UInt64, stream: Int, slots: [UInt32], device: SimulatedDevice
+    ) -> UInt64?
 }
 
 /// Why a store could not be formatted or opened.

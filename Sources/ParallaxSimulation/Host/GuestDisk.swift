@@ -85,6 +85,8 @@ package final class SimulatedStream {
     package var extentsOnTheWay: [UInt32?] = []
     package var nilSupplies = 0
     package var lastSupplyWasNil = false
+    /// How far the log was applied, and how far it was durable, before the crash.
+    package var claimed: (applied: UInt64, durable: UInt64) = (0, 0)
     /// Errors that the device had reported when the engine was opened.
     package var errorsAtOpen = 0
 

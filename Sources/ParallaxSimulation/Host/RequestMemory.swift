@@ -109,6 +109,17 @@ package final class RequestMemory {
         }
     }
 
+    /// Calls `body` with all the bytes, in one piece.
+    package func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        if segmentCount == 1 {
+            return body(UnsafeRawBufferPointer(start: segments[0].base, count: byteCount))
+        }
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 64)
+        defer { bytes.deallocate() }
+        copy(to: bytes)
+        return body(UnsafeRawBufferPointer(bytes))
+    }
+
     /// Replaces some of the bytes by those of `bytes` at the same place.
     package func scribble(from bytes: UnsafeRawBufferPointer, random: inout SeededRandom) {
         for _ in 0..<random.integer(in: 1...8) {

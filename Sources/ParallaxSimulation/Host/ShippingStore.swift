@@ -115,6 +115,12 @@ package final class ShippingEngine: EngineUnderTest {
     package func requestCheckpoint() { engine.requestCheckpoint() }
     package var isIdle: Bool { engine.isIdle }
     package var failureMessage: String? { engine.failure?.message }
+
+    package var logEnd: (applied: UInt64, durable: UInt64) {
+        let statistics = engine.statistics
+        return (statistics.lsn, statistics.durableLSN)
+    }
+
     package var diagnosis: String { engine.diagnosis }
 }
 

@@ -62,8 +62,13 @@ extension SimulatedHost {
                 stream.oracle.markSafe(through: entry.covered)
                 try settle(entry, outcome, stream)
             case .failure(.ioError):
-                guard device.statistics.errors > stream.errorsAtOpen else {
+                guard device.statistics.troubles > stream.errorsAtOpen || mayBeDamaged else {
                     throw SimulationFailure("change \(entry.change) failed for no reason")
+                }
+                // One that a damaged node has stopped has not been made, and the engine goes on.
+                guard stream.engine?.failureMessage != nil else {
+                    undo(entry, stream)
+                    continue
                 }
                 stream.interrupted.append(entry)
                 noteInterrupted(entry.change)
@@ -79,7 +84,7 @@ extension SimulatedHost {
     ) throws(SimulationFailure) {
         statistics.refusals += 1
         if case .failure(let error) = result {
-            let hasFailed = error == .ioError && device.statistics.errors > stream.errorsAtOpen
+            let hasFailed = error == .ioError && device.statistics.troubles > stream.errorsAtOpen
             if error == refusal || hasFailed { return }
         }
         throw SimulationFailure("change \(entry.change) was answered \(result), not \(refusal)")
@@ -174,6 +179,10 @@ extension SimulatedHost {
         guard isLegal else {
             throw SimulationFailure("change \(entry.change) was refused without a reason: \(error)")
         }
+        undo(entry, stream)
+    }
+
+    private func undo(_ entry: ChangeInFlight, _ stream: SimulatedStream) {
         let disk = entry.change.vdi.flatMap { disks[$0] }
         switch entry.change {
         case .create: break

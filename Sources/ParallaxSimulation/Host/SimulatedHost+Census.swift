@@ -6,7 +6,7 @@ internal import ParallaxCore
 /// The engine's books against a walk through all that it refers to.
 extension SimulatedHost {
     func takeCensus() throws(SimulationFailure) {
-        guard !mayBeCorrupt, device.statistics.lies == 0 else { return }
+        guard !mayBeDamaged else { return }
         let device = device
         for stream in streams where stream.engine?.failureMessage == nil {
             let census = stream.engine?.census { offset, target in

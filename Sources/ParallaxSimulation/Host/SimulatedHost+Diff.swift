@@ -53,8 +53,7 @@ extension SimulatedHost {
                 }
             case .failure(.ioError):
                 guard
-                    device.statistics.errors > stream.errorsAtOpen || mayBeCorrupt
-                        || device.statistics.lies > 0
+                    device.statistics.troubles > stream.errorsAtOpen || mayBeDamaged
                 else { throw SimulationFailure("diff \(reply.ticket) failed for no reason") }
             }
         }

@@ -11,9 +11,9 @@ extension SimulatedHost {
         device.random = random.fork()
         trace.note(.crash, mode == .powerLoss ? 1 : 0, "crash: \(mode)")
         device.crash(mode, survival: survival)
-        if mode == .powerLoss, hasStaleDrops { loseTrust() }
-        if mayBeCorrupt || device.statistics.lies > 0 { loseTrust() }
+        if mode == .powerLoss, hasStaleDrops { mayBeCorrupt = true }
         for stream in streams {
+            if let end = stream.engine?.logEnd { stream.claimed = end }
             // The device holds no buffer any more, so engine and memory may go.
             stream.engine = nil
             stream.oracle.crash()
@@ -40,7 +40,6 @@ extension SimulatedHost {
 
     /// From now on, only what was never written is wrong.
     package func loseTrust() {
-        mayBeCorrupt = true
         for stream in streams { stream.oracle.hasLostTrust = true }
     }
 
@@ -55,6 +54,8 @@ extension SimulatedHost {
         var left = interruptions
         while true {
             device.faults = left > 0 ? plannedFaults : .none
+            // Recovery reads what it does not believe twice, and no more.
+            if device.faults.flippedReadOneIn > 0 { device.faults.flippedReadOneIn = 2000 }
             device.commandsUntilStop = left > 0 ? random.integer(in: 0...60) : nil
             device.random = random.fork()
             do throws(StoreFailure) {
@@ -63,7 +64,10 @@ extension SimulatedHost {
             } catch {
                 try checkDevice()
                 guard left > 0 else {
-                    if hasLostTrust { return false }
+                    if mayBeDamaged {
+                        statistics.refusedOpens += 1
+                        return false
+                    }
                     throw SimulationFailure("the store does not open: \(error.message)")
                 }
                 crash(random.chance(percent: 50) ? .powerLoss : .processLoss)
@@ -74,6 +78,7 @@ extension SimulatedHost {
         device.faults = .none
         try checkDevice()
         try claimSlots()
+        try checkLogEnds()
         let cutOff = streams.filter { !$0.interrupted.isEmpty }
         try checkCatalog()
         for stream in streams { try checkSnapshotsFound(stream) }
@@ -110,13 +115,38 @@ extension SimulatedHost {
         }
     }
 
+    /// Each log must reach at least as far as its engine knew before the crash. Where something was
+    /// damaged it may not, for nobody can tell a last chunk that has rotted from one that was torn;
+    /// but not when a chunk behind its end says that more had been durable.
+    private func checkLogEnds() throws(SimulationFailure) {
+        for stream in streams {
+            guard let found = stream.engine?.logEnd.applied else { continue }
+            let claimed =
+                pendingMode == .powerLoss ? stream.claimed.durable : stream.claimed.applied
+            guard found < claimed else { continue }
+            let place = "the log of stream \(stream.index) ends at \(found)"
+            guard mayBeDamaged else {
+                throw SimulationFailure("\(place), although \(claimed) was answered")
+            }
+            statistics.cutLogs += 1
+            loseTrust()
+            let slots = stream.engine?.ownedSlots() ?? []
+            if let witness = store.witness(
+                against: found, stream: stream.index, slots: slots, device: device)
+            {
+                throw SimulationFailure(
+                    "\(place), although the chunk at \(witness) says that more was durable")
+            }
+        }
+    }
+
     private func open() throws(StoreFailure) {
         statistics.reopens += 1
         let engines = try store.open(device)
         precondition(engines.count == streams.count, "SimulatedHost: an engine for each stream")
         for (stream, engine) in zip(streams, engines) {
             stream.engine = engine
-            stream.errorsAtOpen = device.statistics.errors
+            stream.errorsAtOpen = device.statistics.troubles
         }
     }
 
@@ -246,7 +276,7 @@ extension SimulatedHost {
                 observations += values
                 continue
             }
-            guard mayBeCorrupt else {
+            guard mayBeDamaged else {
                 throw SimulationFailure(
                     "block \(run.lowerBound) of VDI \(hex(disk.identifier)) cannot be read")
             }

@@ -111,13 +111,11 @@ extension SimulatedHost {
         _ request: RequestInFlight, _ stream: SimulatedStream, submittedAt: Int, tag: UInt32
     ) throws(SimulationFailure) {
         guard let memory = request.memory, memory.byteCount > 0 else { return }
-        let bytes = UnsafeMutableRawBufferPointer.allocate(
-            byteCount: memory.byteCount, alignment: 64)
-        defer { bytes.deallocate() }
-        memory.copy(to: bytes)
-        let fault = stream.oracle.check(
-            UnsafeRawBufferPointer(bytes), vdi: request.disk,
-            firstSector: request.sectors.lowerBound, submittedAt: submittedAt)
+        let fault = memory.withBytes { bytes in
+            stream.oracle.check(
+                bytes, vdi: request.disk, firstSector: request.sectors.lowerBound,
+                submittedAt: submittedAt)
+        }
         if let fault { throw SimulationFailure("read \(tag): \(fault)") }
     }
 
@@ -132,10 +130,13 @@ extension SimulatedHost {
         case .ioError:
             statistics.ioErrors += 1
             isLegal =
-                device.statistics.errors > request.errorsBefore
-                || stream.engine?.failureMessage != nil || mayBeCorrupt
-                || device.statistics.lies > 0
-        case .corrupt: isLegal = mayBeCorrupt || device.statistics.lies > 0
+                device.statistics.troubles > request.errorsBefore
+                || stream.engine?.failureMessage != nil || mayBeDamaged
+        case .corrupt:
+            isLegal =
+                mayBeDamaged
+                || device.statistics.flips > 0
+                    && device.statistics.troubles > request.errorsBefore
         case .noSpace:
             statistics.noSpace += 1
             if case .mutation = request.expectation {

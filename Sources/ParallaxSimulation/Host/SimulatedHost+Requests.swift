@@ -38,7 +38,7 @@ extension SimulatedHost {
         stream.requests[tag] = RequestInFlight(
             expectation: expectation, disk: disk.identifier, sectors: wish.sectors, memory: memory,
             nilSuppliesBefore: stream.nilSupplies, wasFullBefore: stream.lastSupplyWasNil,
-            errorsBefore: device.statistics.errors, isVerification: isVerification,
+            errorsBefore: device.statistics.troubles, isVerification: isVerification,
             wasTemplate: disk.mustBeTemplate)
         disk.requestsInFlight += 1
         statistics.requests += 1

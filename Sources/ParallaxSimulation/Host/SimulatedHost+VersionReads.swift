@@ -58,7 +58,7 @@ extension SimulatedHost {
         stream.requests[tag] = RequestInFlight(
             expectation: isRead ? .snapshotRead(model) : .snapshotAllocation(model),
             disk: snapshot.identifier, sectors: sectors, memory: memory,
-            nilSuppliesBefore: stream.nilSupplies, errorsBefore: device.statistics.errors,
+            nilSuppliesBefore: stream.nilSupplies, errorsBefore: device.statistics.troubles,
             isVerification: false)
         snapshot.requestsInFlight += 1
         statistics.requests += 1
@@ -85,9 +85,12 @@ extension SimulatedHost {
         case .ioError:
             statistics.ioErrors += 1
             isLegal =
-                device.statistics.errors > request.errorsBefore || mayBeCorrupt
-                || device.statistics.lies > 0
-        case .corrupt: isLegal = mayBeCorrupt || device.statistics.lies > 0
+                device.statistics.troubles > request.errorsBefore || mayBeDamaged
+        case .corrupt:
+            isLegal =
+                mayBeDamaged
+                || device.statistics.flips > 0
+                    && device.statistics.troubles > request.errorsBefore
         case .invalid: isLegal = isAllocation
         case .noSpace, .outOfRange, .readOnly, .shuttingDown: isLegal = false
         }
@@ -99,13 +102,10 @@ extension SimulatedHost {
         guard reply.status == .ok, !hasLostTrust, let memory = request.memory else { return }
         switch request.expectation {
         case .snapshotRead(let model):
-            let bytes = UnsafeMutableRawBufferPointer.allocate(
-                byteCount: memory.byteCount, alignment: 64)
-            defer { bytes.deallocate() }
-            memory.copy(to: bytes)
-            let fault = stream.oracle.check(
-                UnsafeRawBufferPointer(bytes), snapshot: model,
-                firstSector: request.sectors.lowerBound)
+            let fault = memory.withBytes { bytes in
+                stream.oracle.check(
+                    bytes, snapshot: model, firstSector: request.sectors.lowerBound)
+            }
             if let fault { throw SimulationFailure("read \(reply.tag): \(fault)") }
         case .snapshotAllocation(let model):
             try checkAllocation(request, tag: reply.tag) { sectors in

@@ -34,6 +34,8 @@ package final class SimulatedHost {
     package let queueDepth: Int
     /// Something was damaged on purpose: reads may say so.
     package var mayBeCorrupt = false
+    /// What is stored may be other than what was written: on purpose, or because the device lied.
+    var mayBeDamaged: Bool { mayBeCorrupt || device.statistics.lies > 0 }
     package internal(set) var statistics = Statistics()
 
     var slotOwners: [Int?]
@@ -51,6 +53,7 @@ package final class SimulatedHost {
     var lastStatus: [UInt32: BlockStatus] = [:]
 
     package struct Statistics {
+        package var operations = 0
         package var requests = 0
         package var crashes = 0
         package var reopens = 0
@@ -67,6 +70,10 @@ package final class SimulatedHost {
         package var censuses = 0
         package var cleanings = 0
         package var movedBlocks = 0
+        /// Logs that damage has made shorter than what was answered.
+        package var cutLogs = 0
+        /// Stores that were not opened, for they were damaged.
+        package var refusedOpens = 0
     }
 
     package init(
@@ -90,11 +97,13 @@ package final class SimulatedHost {
 
     // MARK: Steps
 
+    private static let stepWeights = [6, 3, 1, 1, 1]
+
     /// One step of the machine: the device, an engine or the allocator does something.
     package func step() throws(SimulationFailure) {
         if device.hasStopped { throw .stop }
         let stream = streams[random.index(below: streams.count)]
-        switch random.weightedIndex([6, 3, 1, 1, 1]) {
+        switch random.weightedIndex(Self.stepWeights) {
         case 0: try completeCommand()
         case 1: try turn(stream)
         case 2: try drainCommands(stream)

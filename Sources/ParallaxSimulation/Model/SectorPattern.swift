@@ -32,6 +32,20 @@ package enum SectorPattern {
             memset(target, 0, sectorBytes)
             return
         }
+        fillUnit(target, stamp: stamp, vdi: vdi, sector: sector, variant: variant)
+        var filled = unitBytes
+        while filled < sectorBytes {
+            memcpy(target + filled, target, filled)
+            filled *= 2
+        }
+    }
+
+    private static let unitBytes = 32
+
+    private static func fillUnit(
+        _ target: UnsafeMutableRawPointer, stamp: Stamp, vdi: UInt64, sector: UInt64,
+        variant: Variant
+    ) {
         let disk = SeededRandom.mix(vdi &+ variant.rawValue)
         let mixed = SeededRandom.mix(disk ^ UInt64(stamp) &+ sector &* 0x9E37_79B9_7F4A_7C15)
         let place = UInt64(UInt32(truncatingIfNeeded: sector))
@@ -39,11 +53,6 @@ package enum SectorPattern {
         target.storeBytes(of: mixed, toByteOffset: 8, as: UInt64.self)
         target.storeBytes(of: ~mixed, toByteOffset: 16, as: UInt64.self)
         target.storeBytes(of: mixed &* 0x2545_F491_4F6C_DD1D, toByteOffset: 24, as: UInt64.self)
-        var filled = 32
-        while filled < sectorBytes {
-            memcpy(target + filled, target, filled)
-            filled *= 2
-        }
     }
 
     /// What one sector holds.
@@ -61,13 +70,30 @@ package enum SectorPattern {
         withUnsafeTemporaryAllocation(byteCount: sectorBytes * 2, alignment: 64) { scratch in
             guard let first = scratch.baseAddress else { return .garbage }
             let stamp = source.loadUnaligned(as: Stamp.self)
+            if isPlain(source, stamp: stamp, vdi: vdi, sector: sector, first) {
+                return .stamp(stamp)
+            }
             fill(first, stamp: stamp, vdi: vdi, sector: sector)
-            if memcmp(first, source, sectorBytes) == 0 { return .stamp(stamp) }
             guard stamp != 0 else { return .garbage }
             let second = first + sectorBytes
             fill(second, stamp: stamp, vdi: vdi, sector: sector, variant: .second)
             return mixture(source, first, second, stamp: stamp)
         }
+    }
+
+    /// Whether all of the sector is of the first variant, as nearly all are: the unit is the right
+    /// one, and each is like the one before it.
+    private static func isPlain(
+        _ source: UnsafeRawPointer, stamp: Stamp, vdi: UInt64, sector: UInt64,
+        _ scratch: UnsafeMutableRawPointer
+    ) -> Bool {
+        if stamp == 0 {
+            memset(scratch, 0, unitBytes)
+        } else {
+            fillUnit(scratch, stamp: stamp, vdi: vdi, sector: sector, variant: .first)
+        }
+        return memcmp(scratch, source, unitBytes) == 0
+            && memcmp(source, source + unitBytes, sectorBytes - unitBytes) == 0
     }
 
     private static func mixture(

@@ -9,7 +9,7 @@ package struct Operation {
         case checkpoint, clockJump, crashProcess, crashPower, restart
         case snapshot, storm, clone, chain, deleteSnapshot, deleteMany, rollback, group, details
         case template, readSnapshot, closeSnapshot, diff, wrongVersion
-        case clean
+        case clean, retain
 
         /// The kinds that `Profile.VersionWeights` weighs, in its order.
         static let versions: [Kind] = [
@@ -50,6 +50,13 @@ package struct Operation {
             weights.deleteMany, weights.rollback, weights.group, weights.details, weights.template,
             weights.readSnapshot, weights.closeSnapshot, weights.diff, weights.wrongVersion,
         ]
-        return Operation(kind: Kind.versions[random.weightedIndex(table)], seed: random.next())
+        // Worlds without retention draw as they did before there was one.
+        guard weights.retain > 0 else {
+            return Operation(
+                kind: Kind.versions[random.weightedIndex(table)], seed: random.next())
+        }
+        let index = random.weightedIndex(table + [weights.retain])
+        return Operation(
+            kind: index == table.count ? .retain : Kind.versions[index], seed: random.next())
     }
 }

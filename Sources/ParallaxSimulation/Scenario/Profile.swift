@@ -11,6 +11,8 @@ package struct Profile {
     package var diskCount = 2
     package var diskBytes: [UInt64] = [4 << 20]
     package var rotOneIn = 0
+    /// A sector becomes unreadable, once in so many operations.
+    package var spoilOneIn = 0
     package var weights = Weights()
     /// How many of 100 operations concern versions, and which.
     package var versionPercent = 0
@@ -20,6 +22,8 @@ package struct Profile {
     package var stormLength = 3...16
     /// Most requests write, and much at a time.
     package var writesMuch = false
+    /// All requests write one block, so that chunks are small and alike.
+    package var writesLittle = false
 
     /// How often each kind of operation is drawn.
     package struct Weights {
@@ -56,6 +60,7 @@ package struct Profile {
         package var closeSnapshot = 6
         package var diff = 6
         package var wrongVersion = 5
+        package var retain = 0
     }
 
     /// The kinds of world, and what each is to find.
@@ -95,6 +100,46 @@ package struct Profile {
         versionPercent = random.integer(in: 10...70)
         specialiseVersions(&random)
         specialiseCleaning(SeededRandom(seed: random.next()))
+    }
+
+    /// Retention, and in a third of the worlds a fault of the device more. `random` is a stream of
+    /// its own, so that the world stays what it was without.
+    mutating func specialiseDamage(_ random: inout SeededRandom) {
+        if versionPercent > 0 { versions.retain = 5 }
+        guard random.oneIn(3) else { return }
+        switch random.index(below: 8) {
+        case 0: faults.flippedReadOneIn = random.integer(in: 20...300)
+        case 1: spoilOneIn = random.integer(in: 10...60)
+        case 2: faults.lyingSyncOneIn = random.integer(in: 2...10)
+        case 3: faults.lostWriteOneIn = random.integer(in: 50...400)
+        case 4: faults.misdirectedWriteOneIn = random.integer(in: 50...400)
+        case 5: rotOneIn = random.integer(in: 10...60)
+        case 6: faults.fullDeviceOneIn = random.integer(in: 40...600)
+        default: faults.slowOneIn = random.integer(in: 4...40)
+        }
+    }
+
+    /// A sixth of the worlds: small disks, and hardly anything gets done between two crashes.
+    /// Chunks that were in flight lie behind the end of the log when it goes on, and checkpoints are
+    /// cut off.
+    mutating func specialiseCrashes(_ random: inout SeededRandom) {
+        guard random.oneIn(6) else { return }
+        shape.storeBytes = UInt64(random.integer(in: 10...24)) << 20
+        shape.streamCount = random.oneIn(5) ? 2 : 1
+        shape.checkpointLogBytes = random.integer(in: 1...8) << 17
+        shape.checkpointIntervalNanoseconds = 50_000_000
+        shape.maxChunksInFlight = random.integer(in: 1...6)
+        writesMuch = false
+        writesLittle = random.oneIn(2)
+        diskCount = random.integer(in: 1...2)
+        diskBytes = [1 << 20, 3 << 20]
+        maxDisks = 4
+        maxSnapshots = 6
+        versionPercent = min(versionPercent, 20)
+        weights.crashProcess = 8
+        weights.crashPower = 16
+        weights.checkpoint = 8
+        weights.verify = 0
     }
 
     /// A third of the worlds live near a full store; in the others cleaning happens as it comes.

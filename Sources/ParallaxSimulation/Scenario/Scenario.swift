@@ -30,18 +30,26 @@ package struct Scenario {
 
     package init(
         seed: UInt64, operationCount: Int = Self.defaultOperationCount, hasVersions: Bool = true,
+        hasDamage: Bool = true,
         store: @escaping (StoreShape) -> any StoreUnderTest
     ) {
         self.seed = seed
         self.operationCount = operationCount
         makeStore = store
         var random = SeededRandom(seed: seed)
-        let profile = Profile(random: &random, hasVersions: hasVersions)
+        var profile = Profile(random: &random, hasVersions: hasVersions)
+        if hasDamage {
+            var damage = SeededRandom(seed: SeededRandom.mix(seed ^ 0xDA3A_6E00))
+            profile.specialiseDamage(&damage)
+            var crashes = SeededRandom(seed: SeededRandom.mix(seed ^ 0xF1A9_9E00))
+            profile.specialiseCrashes(&crashes)
+        }
         self.profile = profile
+        let world = profile
         operations = (0..<operationCount).map { _ in
-            profile.versionPercent > 0 && random.chance(percent: profile.versionPercent)
-                ? Operation.random(profile.versions, &random)
-                : Operation.random(profile.weights, &random)
+            world.versionPercent > 0 && random.chance(percent: world.versionPercent)
+                ? Operation.random(world.versions, &random)
+                : Operation.random(world.weights, &random)
         }
     }
 

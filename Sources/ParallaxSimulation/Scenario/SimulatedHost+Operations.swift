@@ -22,10 +22,13 @@ extension SimulatedHost {
     func perform(
         _ operation: Operation, index: Int, _ profile: Profile
     ) throws(SimulationFailure) -> Bool {
+        statistics.operations += 1
         random = SeededRandom(seed: operation.seed)
         device.random = random.fork()
+        device.faultRandom = SeededRandom(seed: SeededRandom.mix(operation.seed))
         trace.note(.operation, UInt64(index), "-- \(index): \(operation.kind)")
         if random.oneIn(profile.rotOneIn) { rot() }
+        if device.faultRandom.oneIn(profile.spoilOneIn) { spoil() }
         switch operation.kind {
         case .burst: try burst(profile)
         case .run: try runFor(random.integer(in: 1...200))
@@ -67,7 +70,8 @@ extension SimulatedHost {
         }
         guard !candidates.isEmpty else { return createDisk(profile) }
         let disk = candidates[random.index(below: candidates.count)]
-        for _ in 0..<random.integer(in: 1...(random.chance(percent: 10) ? 64 : 12)) {
+        let most = profile.writesLittle ? 3 : random.chance(percent: 10) ? 64 : 12
+        for _ in 0..<random.integer(in: 1...most) {
             try submit(wish(for: disk, profile), to: disk)
             if random.chance(percent: 30) { try runFor(random.integer(in: 1...4)) }
         }
@@ -105,6 +109,12 @@ extension SimulatedHost {
         trace.note(.operation, offset, "rot at \(offset)")
     }
 
+    private func spoil() {
+        guard let offset = device.spoilSomewhere() else { return }
+        mayBeCorrupt = true
+        trace.note(.operation, offset, "unreadable sector at \(offset)")
+    }
+
     // MARK: Wishes
 
     private func wish(for disk: GuestDisk, _ profile: Profile) -> Wish {
@@ -132,6 +142,11 @@ extension SimulatedHost {
         }
         if random.chance(percent: 60) { first -= first % UInt64(sectorsPerBlock) }
         first = min(first, limit - length)
+        if profile.writesLittle && wish.operation != .read {
+            wish.operation = .write
+            length = UInt64(sectorsPerBlock)
+            first = min(first, limit - length) / length * length
+        }
         wish.sectors = first..<(first + length)
         wish.forceUnitAccess = wish.operation != .read && random.oneIn(10)
         wish.writesZeros = random.oneIn(12)

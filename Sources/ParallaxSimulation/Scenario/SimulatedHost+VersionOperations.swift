@@ -23,6 +23,7 @@ extension SimulatedHost {
         case .closeSnapshot: try closeSomething()
         case .diff: try diffSomething()
         case .wrongVersion: try askSomethingWrong()
+        case .retain: try retain()
         default: break
         }
     }

@@ -73,7 +73,7 @@ extension ControlPlane {
             var spared: [UInt64: String] = [:]
             if request.dryRun ?? false {
                 for candidate in plan.deleted {
-                    if let reason = whyKept(SnapshotIdentifier(candidate.id)) {
+                    if let reason = whyKept(SnapshotIdentifier(age: candidate.id)) {
                         spared[candidate.id] = reason
                     }
                 }
@@ -105,7 +105,7 @@ extension ControlPlane {
         let candidates = snapshots.map { entry in
             let details = entry.details
             return RetentionCandidate(
-                id: entry.identifier.rawValue, name: details.name,
+                id: entry.identifier.age, name: details.name,
                 time: time(entry.createdAtNanoseconds),
                 labels: Dictionary(details.labels.map { ($0.key, $0.value) }) { $1 },
                 origin: origin(of: details), holds: details.holds.map(\.reason))
@@ -152,7 +152,7 @@ extension ControlPlane {
                 let entry = try entry(of: identifier, calledBefore: name)
                 var going: [SnapshotEntry] = []
                 for candidate in batch {
-                    let snapshot = SnapshotIdentifier(candidate.id)
+                    let snapshot = SnapshotIdentifier(age: candidate.id)
                     if let reason = whyKept(snapshot) {
                         spared[candidate.id] = reason
                         continue
