@@ -24,6 +24,8 @@ enum Targets {
         "nbd-transmission": { NBDStreams.transmit($0) },
         "http": { ControlRequests.run($0) },
         "format": { FormatBlocks.run($0) },
+        "image": { StoreImages.run($0) },
+        "routes": { ControlAPI.run($0) },
         // Fails on purpose: shows that a finding is found.
         "canary": { canary($0) },
     ]
