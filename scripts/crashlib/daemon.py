@@ -16,8 +16,8 @@ PATIENCE = 60  # Seconds; only a hang reaches them.
 
 
 class Daemon:
-    def __init__(self, binaries, store, folder):
-        self.binaries, self.store, self.folder = binaries, store, folder
+    def __init__(self, binaries, store, folder, engine="io_uring"):
+        self.binaries, self.store, self.folder, self.engine = binaries, store, folder, engine
         self.process = self.control = None
         self.nbd = folder / "nbd.sock"
 
@@ -33,7 +33,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [str(self.binaries / "parallax-blockd"), "--store", str(self.store), "--control",
                  str(control), "--nbd", str(self.nbd), "--state-dir", str(self.folder / "state"),
-                 "--config", "/dev/null", "--punch-after", "1"],
+                 "--config", "/dev/null", "--punch-after", "1", "--engine", self.engine],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent,
                 env=os.environ | {"NOTIFY_SOCKET": str(notify)})
             self._wait_until_ready(ear)

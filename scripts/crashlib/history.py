@@ -168,6 +168,8 @@ class History:
         number, place = STAMP.unpack_from(found)
         whole = stamped(number, place) == found
         what = f"write {number} of sector {place}" if whole else f"{found[:16].hex()}..."
+        if found == bytes(SECTOR):
+            what = "zeros"
         right = ", ".join(f"{'zeros' if operation.zeros else 'write'} {operation.number}"
                           for operation in operations[max(0, end - 4):end])
         return f"sector {sector} holds {what}; its last writes are {right or 'none'}"

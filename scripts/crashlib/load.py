@@ -12,7 +12,9 @@ from crashlib.history import Operation
 from crashlib.recording import SECTOR
 from stage import Failure, require
 
-DEPTH = 12
+# In flight of each disk, for some requests each. The fewer, the less happens on the device between
+# an answer and our noticing it, and the more must be there after a crash.
+DEPTHS, REQUESTS_OF_A_DEPTH = (1, 1, 2, 4, 12), 100
 SECTORS_MAX = 48  # Of one request.
 BLOCK = 8  # Sectors; only whole blocks are sure to read as zeros when they were discarded.
 NO_SPACE = 28
@@ -38,6 +40,7 @@ class Load:
         self.selector = selectors.DefaultSelector()
         self.disks, self.newcomers = [], []
         self.is_stopping = False
+        self.depth, self.requests = DEPTHS[0], 0
         self.problem = None
         self.counts = {"write": 0, "zeros": 0, "read": 0, "flush": 0, "refused": 0}
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -77,7 +80,7 @@ class Load:
             self.selector.register(disk.client.peer, selectors.EVENT_READ, disk)
         for disk in list(self.disks):
             if not disk.is_leaving and not self.is_stopping:
-                while len(disk.flights) < DEPTH:
+                while len(disk.flights) < self.depth:
                     self._send(disk)
             elif not disk.flights:
                 self.selector.unregister(disk.client.peer)
@@ -85,10 +88,14 @@ class Load:
                 self.disks.remove(disk)
                 disk.gone.set()
         for key, _ in self.selector.select(0.05) if self.disks else ():
-            for cookie, error, data in key.data.client.receive():
-                self._settle(key.data, cookie, error, data)
+            answers, position = key.data.client.receive(), self.position()
+            for cookie, error, data in answers:
+                self._settle(key.data, cookie, error, data, position)
 
     def _send(self, disk):
+        self.requests += 1
+        if self.requests % REQUESTS_OF_A_DEPTH == 0:
+            self.depth = self.random.choice(DEPTHS)
         kind = self.random.random()
         cookie = next(self.numbers)
         if kind < 0.06:
@@ -122,7 +129,7 @@ class Load:
             count = min(SECTORS_MAX, count + -count % BLOCK)
         return first, count
 
-    def _settle(self, disk, cookie, error, data):
+    def _settle(self, disk, cookie, error, data, position):
         command, what, sent = disk.flights.pop(cookie)
         if error == NO_SPACE and command not in (nbd.READ, nbd.FLUSH):
             self.counts["refused"] += 1
@@ -130,14 +137,14 @@ class Load:
             return
         require(error == 0, f"{disk.history.name}: a request ended with error {error}")
         if command == nbd.FLUSH:
-            disk.history.flushed(sent, self.position())
+            disk.history.flushed(sent, position)
             self.counts["flush"] += 1
         elif command == nbd.READ:
             self._check_read(disk.history, what, data)
             disk.busy.difference_update(what)
             self.counts["read"] += 1
         else:
-            disk.history.answered(what, next(self.clock), self.position())
+            disk.history.answered(what, next(self.clock), position)
             disk.busy.difference_update(range(what.first, what.first + what.count))
             self.counts["zeros" if what.zeros else "write"] += 1
 

@@ -68,11 +68,15 @@ class Recording:
         return os.pread(self.data.fileno(), write.count, write.place)
 
     def choose_points(self, count, chooser):
-        """Crash points in order: after flushes, around writes of roots, anywhere."""
+        """Crash points in order: at flushes, around writes of roots, anywhere.
+
+        Just before a flush ends most has been promised since the one before; just after it most
+        has become sure that nobody was told of.
+        """
         points = set()
-        for share, near in (2, self.flush_ends), (1, self.metadata):
+        for share, near, after in (2, self.flush_ends, 2), (1, self.metadata, 6):
             for index in chooser.sample(near, min(len(near), count * share // 4)):
-                points.add(min(self.count, index + 1 + (chooser.randrange(6) if share == 1 else 0)))
+                points.add(min(self.count, index + chooser.randrange(after)))
         while len(points) < min(count, self.count):
             points.add(chooser.randrange(self.count + 1))
         return sorted(points)
