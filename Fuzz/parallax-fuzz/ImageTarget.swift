@@ -148,7 +148,7 @@ struct StoreModel {
         }
         blocks = image.blocks
         links = ChecksumLinks(blocks) { block in
-            block.allSatisfy { $0 == Self.mark }
+            block.first == Self.mark && block.last == Self.mark
         }
     }
 

@@ -132,7 +132,8 @@ private final class APIScene: Sendable {
             for shard in shards {
                 let all = (try? await shard.vdis()) ?? []
                 kept += all.filter { $0.phase == .active }.map(\.name)
-                precondition(await shard.overlaps == 0, "two operations on one VDI overlap")
+                let overlaps = await shard.overlaps
+                precondition(overlaps == 0, "two operations on one VDI overlap")
             }
             let listed = ((try? await plane.list()) ?? []).map(\.name)
             precondition(listed.sorted() == kept.sorted(), "the plane lists other VDIs")

@@ -101,19 +101,30 @@ struct ChecksumLinks {
     /// `isData` tells blocks that hold what a guest wrote.
     init(_ blocks: StoreImage.Blocks, isData: ([UInt8]) -> Bool) {
         var owners: [UInt32: [Int]] = [:]
-        for (number, block) in blocks {
-            owners[block.withUnsafeBytes(Checksum.crc32c), default: []].append(number)
+        // Which lower halves of checksums there are: most bytes of a block are none.
+        let halves = UnsafeMutablePointer<UInt8>.allocate(capacity: 1 << 16)
+        halves.initialize(repeating: 0, count: 1 << 16)
+        defer { halves.deallocate() }
+        for (number, block) in blocks where !isData(block) {
+            let checksum = block.withUnsafeBytes { Checksum.crc32c($0) }
+            owners[checksum, default: []].append(number)
+            halves[Int(checksum & 0xffff)] = 1
         }
         for number in blocks.keys.sorted() {
             guard let block = blocks[number], !isData(block) else { continue }
             classify(number, block)
-            block.withUnsafeBytes { bytes in
-                for offset in 0...blockBytes - 4 {
-                    let value = UInt32(
-                        littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
-                    for owner in owners[value] ?? [] where owner != number {
-                        links[owner, default: []].append(Link(block: number, offset: offset))
+            block.withUnsafeBufferPointer { bytes in
+                guard let base = bytes.baseAddress else { return }
+                var offset = 0
+                while offset < blockBytes - 3 {
+                    let half = Int(base[offset]) | Int(base[offset + 1]) << 8
+                    if halves[half] != 0 {
+                        let other = UInt32(base[offset + 2]) << 16 | UInt32(base[offset + 3]) << 24
+                        for owner in owners[UInt32(half) | other] ?? [] where owner != number {
+                            links[owner, default: []].append(Link(block: number, offset: offset))
+                        }
                     }
+                    offset += 1
                 }
             }
         }
@@ -138,7 +149,7 @@ struct ChecksumLinks {
         while let number = waiting.popLast(), steps < 400 {
             steps += 1
             sealItself(image, number)
-            let checksum = image[number].withUnsafeBytes(Checksum.crc32c)
+            let checksum = image[number].withUnsafeBytes { Checksum.crc32c($0) }
             for link in links[number] ?? [] {
                 withUnsafeBytes(of: checksum.littleEndian) { bytes in
                     image[link.block].replaceSubrange(link.offset..<link.offset + 4, with: bytes)
@@ -155,7 +166,7 @@ struct ChecksumLinks {
         var block = image[number]
         block.replaceSubrange(offset..<offset + 4, with: [0, 0, 0, 0])
         let covered = offset == 92 ? block[...] : block[..<offset]
-        let checksum = Array(covered).withUnsafeBytes(Checksum.crc32c)
+        let checksum = Array(covered).withUnsafeBytes { Checksum.crc32c($0) }
         withUnsafeBytes(of: checksum.littleEndian) {
             block.replaceSubrange(offset..<offset + 4, with: $0)
         }

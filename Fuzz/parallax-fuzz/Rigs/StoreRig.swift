@@ -50,7 +50,8 @@ final class StoreRig {
     /// Runs until nothing is left to do. LIMIT: a small store is done with it long before that.
     func settle() {
         var turns = 0
-        while turns < 20_000, !streams.allSatisfy(\.engine.isIdle) {
+        for stream in streams { stream.engine.requestCheckpoint() }
+        while turns < 20_000, !streams.allSatisfy({ $0.engine.isIdle }) {
             turn()
             turns += 1
         }
@@ -62,7 +63,10 @@ final class StoreRig {
         for stream in streams {
             stream.engine.noteFreeSlots(allocator.freeCount)
             stream.engine.turn(nowNanoseconds: now)
-            while let command = stream.engine.nextCommand() { perform(command, stream) }
+            // What the answers lead to comes in the next turn.
+            var commands: [StoreCommand] = []
+            while let command = stream.engine.nextCommand() { commands.append(command) }
+            for command in commands { perform(command, stream) }
             supply(stream)
             while let slot = stream.engine.takeReleasedSlot() { allocator.release(slot) }
             while let group = stream.engine.nextCut() {
