@@ -60,11 +60,11 @@ enum StoreImages {
     private static func use(_ rig: StoreRig, _ input: inout Input) {
         for stream in rig.streams {
             let vdis = stream.engine.vdis()
-            for vdi in vdis.prefix(8) {
+            for vdi in vdis.prefix(3) {
                 guard let handle = stream.engine.handle(of: vdi.identifier) else { continue }
                 readAll(rig, stream, handle)
             }
-            for snapshot in stream.engine.snapshots(from: 0, limit: 8).snapshots {
+            for snapshot in stream.engine.snapshots(from: 0, limit: 3).snapshots {
                 guard let handle = stream.engine.openSnapshot(snapshot.identifier) else { continue }
                 readAll(rig, stream, handle)
                 stream.engine.closeSnapshot(handle)
@@ -74,8 +74,9 @@ enum StoreImages {
     }
 
     private static func readAll(_ rig: StoreRig, _ stream: StoreRig.Stream, _ handle: UInt32) {
-        for block in stride(from: 0, to: StoreModel.vdiBlocks, by: 32) {
-            _ = rig.request(stream, .read, handle: handle, block: UInt64(block), count: 32)
+        for block in stride(from: 0, to: StoreModel.vdiBlocks, by: radixFanout) {
+            _ = rig.request(
+                stream, .read, handle: handle, block: UInt64(block), count: radixFanout)
         }
     }
 
@@ -115,7 +116,9 @@ enum StoreImages {
         for _ in 0..<input.below(8) { rig.turn() }
     }
 
-    /// Made once; each takes a second or so.
+    static func prepare() { precondition(models.count > 1, "there are no models") }
+
+    /// Made once; each takes some seconds.
     private static let models: [StoreModel] = [
         StoreModel(streams: 1, hasEndedWell: true), StoreModel(streams: 2, hasEndedWell: false),
     ]

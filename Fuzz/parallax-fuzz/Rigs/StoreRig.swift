@@ -58,24 +58,24 @@ final class StoreRig {
         precondition(turns < 20_000, "the engine does not come to rest")
     }
 
-    func turn() {
+    func turn() { for stream in streams { turn(stream) } }
+
+    private func turn(_ stream: Stream) {
         now += 10_000_000
-        for stream in streams {
-            stream.engine.noteFreeSlots(allocator.freeCount)
-            stream.engine.turn(nowNanoseconds: now)
-            // What the answers lead to comes in the next turn.
-            var commands: [StoreCommand] = []
-            while let command = stream.engine.nextCommand() { commands.append(command) }
-            for command in commands { perform(command, stream) }
-            supply(stream)
-            while let slot = stream.engine.takeReleasedSlot() { allocator.release(slot) }
-            while let group = stream.engine.nextCut() {
-                for other in streams { other.engine.releaseGroup(group) }
-            }
-            while stream.engine.nextChangeReply() != nil {}
-            while stream.engine.nextDiffReply() != nil {}
-            while let reply = stream.engine.nextReply() { statuses.append(reply.status) }
+        stream.engine.noteFreeSlots(allocator.freeCount)
+        stream.engine.turn(nowNanoseconds: now)
+        // What the answers lead to comes in the next turn.
+        var commands: [StoreCommand] = []
+        while let command = stream.engine.nextCommand() { commands.append(command) }
+        for command in commands { perform(command, stream) }
+        supply(stream)
+        while let slot = stream.engine.takeReleasedSlot() { allocator.release(slot) }
+        while let group = stream.engine.nextCut() {
+            for other in streams { other.engine.releaseGroup(group) }
         }
+        while stream.engine.nextChangeReply() != nil {}
+        while stream.engine.nextDiffReply() != nil {}
+        while let reply = stream.engine.nextReply() { statuses.append(reply.status) }
     }
 
     private func perform(_ command: StoreCommand, _ stream: Stream) {
@@ -126,7 +126,7 @@ final class StoreRig {
                 segments: hasData ? UnsafePointer(segment) : nil, segmentCount: hasData ? 1 : 0))
         var turns = 0
         while statuses.isEmpty {
-            turn()
+            turn(stream)
             turns += 1
             precondition(turns < 20_000, "a request is not answered")
         }
