@@ -144,13 +144,22 @@ let package = Package(
     swiftLanguageModes: [.v6]
 )
 
-// The fuzz targets need libFuzzer's main: scripts/fuzz builds them, in a folder of their own.
+// The fuzz targets need libFuzzer's main: scripts/fuzz builds them, in a folder of their own. They call
+// the daemon's control plane, so there the daemon is a library.
 if Context.environment["PARALLAX_FUZZ"] != nil {
+    package.products.removeAll { $0.name == "parallax-blockd" }
+    package.targets = package.targets.map { target in
+        guard target.name == "ParallaxBlockd" else { return target }
+        return .target(
+            name: target.name, dependencies: target.dependencies, exclude: ["main.swift"],
+            swiftSettings: swift)
+    }
     package.targets.append(
         .executableTarget(
             name: "parallax-fuzz",
             dependencies: [
-                "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ParallaxCore", "CLinux",
+                "ParallaxVhost", "ParallaxNBD", "ParallaxControl", "ParallaxBlockd",
+                "ParallaxCore", "CLinux", .product(name: "Logging", package: "swift-log"),
             ],
             path: "Fuzz/parallax-fuzz", swiftSettings: swift))
 }

@@ -3,6 +3,15 @@
 
 import Glibc
 
+/// What libFuzzer calls first: what takes long is made here, where no time limit runs.
+@_cdecl("LLVMFuzzerInitialize")
+public func initializeFuzzer(
+    _ count: UnsafeMutablePointer<Int32>?, _ words: UnsafeMutableRawPointer?
+) -> Int32 {
+    if Targets.name == "image" { StoreImages.prepare() }
+    return 0
+}
+
 /// What libFuzzer calls. The target is chosen by PARALLAX_FUZZ_TARGET, once.
 ///
 /// A target takes any bytes and returns; a trap, a hang, a leak or a broken promise (a failed
@@ -24,12 +33,15 @@ enum Targets {
         "nbd-transmission": { NBDStreams.transmit($0) },
         "http": { ControlRequests.run($0) },
         "format": { FormatBlocks.run($0) },
+        "image": { StoreImages.run($0) },
+        "routes": { ControlAPI.run($0) },
         // Fails on purpose: shows that a finding is found.
         "canary": { canary($0) },
     ]
 
+    static let name = getenv("PARALLAX_FUZZ_TARGET").map { String(cString: $0) } ?? ""
+
     static let chosen: Target = {
-        let name = getenv("PARALLAX_FUZZ_TARGET").map { String(cString: $0) } ?? ""
         guard let target = all[name] else {
             let names = all.keys.sorted().joined(separator: ", ")
             let text = Array("set PARALLAX_FUZZ_TARGET to one of: \(names)\n".utf8)

@@ -46,6 +46,10 @@ import Testing
         try waitUntilItWorks(uri, "write -P 4 2M 64k")
         try io(uri, "read -P 4 2M 64k", "read -P 2 1M 1M")
         try expectCharged(daemon, 4 << 20)
+        let spaces = try daemon.client.status().shards.map(\.space)
+        let refused = spaces.map(\.refusedRequests).reduce(0, +)
+        let byQuota = spaces.map(\.quotaRefusedRequests).reduce(0, +)
+        #expect(refused > 0 && byQuota == refused, "the store was never full: \(spaces)")
         #expect(try daemon.terminate() == 0)
     }
 

@@ -40,6 +40,7 @@ import Testing
         space.reclaimsWaiting = 3
         space.nodesPassedOver = 2
         space.refusedRequests = 5
+        space.quotaRefusedRequests = 4
         await daemon.shards[0].set(space)
         await daemon.shards[1].set(space)
         let status = try await daemon.client.status()
@@ -54,6 +55,7 @@ import Testing
             "parallax_store_full_percent 62", #"parallax_reclaims_waiting{shard="0"} 3"#,
             #"parallax_reclaiming{shard="1"} 1"#, #"parallax_no_space_total{shard="0"} 5"#,
             #"parallax_nodes_passed_over_total{shard="0"} 2"#,
+            #"parallax_quota_refused_total{shard="1"} 4"#,
             #"parallax_live_bytes{shard="0"} 314572800"#,
         ] {
             #expect(metrics.contains(line + "\n"), "\(line)")
@@ -94,7 +96,7 @@ import Testing
         var watch = SpaceWatch()
         var told: [SpaceWatch.Notice] = []
         for percent: UInt64 in [10, 79, 80, 79, 78, 80, 91, 89, 88, 96, 100, 93, 92, 91, 50, 85] {
-            told += watch.look(at: store(percent: percent), refused: 0)
+            told += watch.look(at: store(percent: percent), refused: 0, overQuota: 0)
         }
         #expect(
             told == [
@@ -109,18 +111,27 @@ import Testing
         var total: UInt64 = 0
         for look in 0..<40 {
             if [3, 4, 10, 35].contains(look) { total += 7 }
-            if watch.look(at: store(percent: 0), refused: total) == [.refusing] {
+            if watch.look(at: store(percent: 0), refused: total, overQuota: 0) == [.refusing] {
                 told.append(look)
             }
         }
         #expect(told == [3, 35])
     }
 
+    @Test("what a quota refuses is told of by itself")
+    func quotaRefusals() {
+        var watch = SpaceWatch()
+        let told = [(0, 0), (5, 5), (9, 5), (12, 8)].map {
+            watch.look(at: store(percent: 0), refused: $0.0, overQuota: $0.1)
+        }
+        #expect(told == [[], [.refusingByQuota], [.refusing], []])
+    }
+
     @Test("a file system that has no space is told of, and its end too")
     func host() {
         var watch = SpaceWatch()
         let told = [nil, "full", "full", nil, nil].map {
-            watch.look(at: store(percent: 0, problem: $0), refused: 0)
+            watch.look(at: store(percent: 0, problem: $0), refused: 0, overQuota: 0)
         }
         #expect(told == [[], [.host("full")], [], [.host(nil)], []])
     }

@@ -87,7 +87,7 @@ struct FormatTests {
 
     @Test("a checkpoint root survives coding and belongs to its store and stream")
     func checkpointRoot() {
-        let root = CheckpointRoot(
+        var root = CheckpointRoot(
             uuid: Self.uuid, stream: 1, tableLevels: 2, sequence: 9, generation: 3,
             tableBytes: 1234,
             table: BlockReference(
@@ -104,6 +104,10 @@ struct FormatTests {
         #expect(CheckpointRoot.decode(from: block.base, uuid: Self.uuid, stream: 0) == nil)
         #expect(CheckpointRoot.decode(from: block.base, uuid: other, stream: 1) == nil)
         block.bytes[2000] = 1
+        #expect(CheckpointRoot.decode(from: block.base, uuid: Self.uuid, stream: 1) == nil)
+        // The first chunk has LSN 1.
+        root.replayLSN = LogSequenceNumber(0)
+        root.encode(to: block.base)
         #expect(CheckpointRoot.decode(from: block.base, uuid: Self.uuid, stream: 1) == nil)
     }
 

@@ -87,14 +87,20 @@ class Control:
         self.connection.sock.settimeout(120)
         self.connection.sock.connect(str(path))
 
-    def call(self, method, path, body=None):
+    def ask(self, method, path, body=None):
+        """The status of the answer, and its body."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
         text = json.dumps(body) if body is not None else None
         self.connection.request(method, path, text, headers)
         answer = self.connection.getresponse()
         data = answer.read()
-        require(answer.status < 300, f"{method} {path}: {answer.status} {data.decode()}")
-        return json.loads(data) if data else None
+        return answer.status, json.loads(data) if data else None
+
+    def call(self, method, path, body=None):
+        """The body of the answer; any status but success fails us."""
+        status, answer = self.ask(method, path, body)
+        require(status < 300, f"{method} {path}: {status} {answer}")
+        return answer
 
     def close(self):
         self.connection.close()
@@ -200,10 +206,15 @@ class Stage:
 
     def prepare(self, *groups):
         """Installs what is missing and builds the programs; the guest kit's folder is in `kit`."""
-        self.step("Installing what is needed and not there yet, and building the programs")
-        self.foreground(REPOSITORY / "scripts/bootstrap", *groups)
+        self.prepare_programs(*groups)
         self.kit = subprocess.run([str(REPOSITORY / "scripts/guest/build-kit")], check=True,
                                   stdout=subprocess.PIPE, encoding="utf-8").stdout.strip()
+        self.started = time.monotonic()
+
+    def prepare_programs(self, *groups):
+        """The same for what boots no guest."""
+        self.step("Installing what is needed and not there yet, and building the programs")
+        self.foreground(REPOSITORY / "scripts/bootstrap", *groups)
         if self.bin is None:
             for product in ("parallax-blockd", "parallax-ctl"):
                 self.foreground("swift", "build", "-c", "release", "--product", product)

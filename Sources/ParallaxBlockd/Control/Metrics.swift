@@ -115,6 +115,10 @@ enum Metrics {
                 \.space.refusedRequests
             ),
             (
+                "parallax_quota_refused_total", "Of those, requests that a quota refused.",
+                \.space.quotaRefusedRequests
+            ),
+            (
                 "parallax_nodes_passed_over_total", "Nodes of deletions that could not be read.",
                 \.space.nodesPassedOver
             ),

@@ -11,8 +11,10 @@ package struct SpaceWatch: Sendable {
         case reached(UInt64)
         /// Less full than this again.
         case left(UInt64)
-        /// Writes are refused.
+        /// Writes are refused, because the store is full.
         case refusing
+        /// Writes are refused, because their VDI has reached its quota.
+        case refusingByQuota
         /// The file system of the store's file gives nothing more, or gives again (nil).
         case host(String?)
     }
@@ -23,15 +25,35 @@ package struct SpaceWatch: Sendable {
     /// Looks without a refused request after which the next one is news.
     static let quietLooks = 12
 
+    /// Refusals of one kind.
+    private struct Refusals {
+        private var total: UInt64 = 0
+        private var quietLooks = SpaceWatch.quietLooks
+
+        /// Whether these are news.
+        mutating func look(total now: UInt64) -> Bool {
+            defer { total = now }
+            guard now > total else {
+                quietLooks += 1
+                return false
+            }
+            defer { quietLooks = 0 }
+            return quietLooks >= SpaceWatch.quietLooks
+        }
+    }
+
     private var level: UInt64 = 0
-    private var refused: UInt64 = 0
-    private var looksSinceRefusal = Self.quietLooks
+    private var byStore = Refusals()
+    private var byQuota = Refusals()
     private var hostProblem: String?
 
     package init() {}
 
-    /// One look, every few seconds.
-    package mutating func look(at store: StoreStatus, refused total: UInt64) -> [Notice] {
+    /// One look, every few seconds. `refused`: requests since the start, of which `overQuota` met a
+    /// quota and the others a full store.
+    package mutating func look(
+        at store: StoreStatus, refused total: UInt64, overQuota: UInt64
+    ) -> [Notice] {
         var notices: [Notice] = []
         if let next = Self.levels.last(where: { store.fullPercent >= $0 }), next > level {
             level = next
@@ -40,13 +62,8 @@ package struct SpaceWatch: Sendable {
             notices.append(.left(level))
             level = Self.levels.last { store.fullPercent >= $0 } ?? 0
         }
-        if total > refused {
-            if looksSinceRefusal >= Self.quietLooks { notices.append(.refusing) }
-            looksSinceRefusal = 0
-        } else {
-            looksSinceRefusal += 1
-        }
-        refused = total
+        if byStore.look(total: total - min(total, overQuota)) { notices.append(.refusing) }
+        if byQuota.look(total: overQuota) { notices.append(.refusingByQuota) }
         if store.host?.problem != hostProblem {
             hostProblem = store.host?.problem
             notices.append(.host(hostProblem))

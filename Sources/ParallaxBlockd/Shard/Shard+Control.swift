@@ -131,6 +131,7 @@ extension Shard where ShardReactor: ~Copyable {
         space.reclaimsWaiting = UInt64(statistics.reclaimsWaiting)
         space.nodesPassedOver = statistics.nodesPassedOver
         space.refusedRequests = refusedRequests
+        space.quotaRefusedRequests = statistics.quotaRefusals
         space.logBytes = statistics.chunkBytes
         return space
     }

@@ -23,6 +23,8 @@ package struct SpaceDescription: Codable, Equatable, Sendable {
     package var nodesPassedOver: UInt64 = 0
     /// Requests that were refused because there was no space.
     package var refusedRequests: UInt64 = 0
+    /// Of those the ones that a VDI's quota refused; the others met a full store.
+    package var quotaRefusedRequests: UInt64 = 0
     /// Bytes that went to the log, headers and checkpoints included; with the bytes that guests
     /// wrote this is the write amplification.
     package var logBytes: UInt64 = 0
@@ -37,6 +39,7 @@ package struct SpaceDescription: Codable, Equatable, Sendable {
         case reclaimsWaiting = "reclaims_waiting"
         case nodesPassedOver = "nodes_passed_over"
         case refusedRequests = "refused_requests"
+        case quotaRefusedRequests = "quota_refused_requests"
         case logBytes = "log_bytes"
     }
 }

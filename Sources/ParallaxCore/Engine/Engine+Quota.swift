@@ -16,6 +16,8 @@ extension Engine {
         let vdi = catalog.vdis[handle]
         guard count > 0 else { return true }
         guard vdi.chargedBlocks + vdi.pendingCharge + UInt64(count) <= vdi.quotaBlocks else {
+            // Answered is a request's first error, so this is its reason if it had none.
+            if requests[Int(parts[part].request)].status == .ok { counters.quotaRefusals += 1 }
             parts[part].status = .noSpace
             finishPart(part)
             return false

@@ -7,7 +7,11 @@ extension Engine {
         store: OpenedStore, configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
         let root = try newestRoot(store.superblock, stream: configuration.stream, medium: medium)
-        let frames = max(64, configuration.nodeCacheBytes / blockBytes, root.nodeFrames)
+        // A checkpoint must have found room for all nodes that were dirty, and a quarter of the
+        // frames never is: more than this no replay needs, whatever a damaged root says.
+        let enough = 2 * Int(store.superblock.slotCount) * store.superblock.extentBlocks
+        let frames = max(
+            64, configuration.nodeCacheBytes / blockBytes, min(root.nodeFrames, enough))
         var engine = Engine(
             configuration: configuration, superblock: store.superblock, root: root,
             frameCount: frames)

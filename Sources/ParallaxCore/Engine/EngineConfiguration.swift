@@ -35,6 +35,8 @@ package struct EngineStatistics: Sendable {
     package var writtenBytes: UInt64 = 0
     package var flushes: UInt64 = 0
     package var discards: UInt64 = 0
+    /// Requests that a VDI's quota refused; the others without space met a full store.
+    package var quotaRefusals: UInt64 = 0
     package var chunks: UInt64 = 0
     package var chunkBytes: UInt64 = 0
     package var syncs: UInt64 = 0

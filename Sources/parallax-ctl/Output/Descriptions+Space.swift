@@ -42,6 +42,7 @@ extension Descriptions {
     static func spaces(_ status: DaemonStatus) -> String {
         let header = [
             "SHARD", "EXTENTS", "LIVE", "DEAD", "RESERVED", "DELETING", "UNREADABLE", "REFUSED",
+            "BY QUOTA",
         ]
         var table = Table(header: header, rightAligned: Set(0..<header.count))
         for shard in status.shards {
@@ -51,6 +52,7 @@ extension Descriptions {
                 ByteSize.format(space.deadBytes), ByteSize.format(space.reservedBytes),
                 String(space.reclaimsWaiting + (space.reclaiming ? 1 : 0)),
                 String(space.nodesPassedOver), String(space.refusedRequests),
+                String(space.quotaRefusedRequests),
             ])
         }
         return table.text

@@ -12,10 +12,36 @@ extension ControlPlane {
     func watchSpace() async {
         guard let status = try? await status() else { return }
         let refused = status.shards.reduce(0) { $0 + $1.space.refusedRequests }
-        for notice in spaceWatch.look(at: status.store, refused: refused) {
-            report(notice, status.store)
+        let overQuota = status.shards.reduce(0) { $0 + $1.space.quotaRefusedRequests }
+        for notice in spaceWatch.look(at: status.store, refused: refused, overQuota: overQuota) {
+            if notice == .refusingByQuota {
+                await reportQuotas()
+            } else {
+                report(notice, status.store)
+            }
         }
     }
+
+    /// Says which VDIs it may have been.
+    private func reportQuotas() async {
+        let vdis = ((try? await list()) ?? []).filter { vdi in
+            guard let quota = vdi.quotaBytes else { return false }
+            return vdi.chargedBytes + Self.nearQuota >= quota
+        }
+        let names = vdis.prefix(Self.namesInLine).map { quoted($0.name) }.joined(separator: ", ")
+        let rest = vdis.count - min(vdis.count, Self.namesInLine)
+        log.error(
+            """
+            writes are refused by a quota; at theirs are: \
+            \(vdis.isEmpty ? "none any more" : names)\(rest > 0 ? " and \(rest) more" : ""); \
+            delete snapshots of the VDI, let its guest trim, or raise it with \
+            `parallax-ctl vdi quota`
+            """)
+    }
+
+    /// The longest request that is refused as a whole is of this order.
+    private static var nearQuota: UInt64 { 1 << 20 }
+    private static var namesInLine: Int { 8 }
 
     private func report(_ notice: SpaceWatch.Notice, _ store: StoreStatus) {
         let advice =
@@ -35,9 +61,9 @@ extension ControlPlane {
             log.error(
                 """
                 writes are refused: the store \(store.path) (\(store.fullPercent) % full) has no \
-                space for them, or a VDI has reached its quota (see `parallax-ctl vdi list`); \
-                \(advice)
+                space for them; \(advice)
                 """)
+        case .refusingByQuota: return
         case .host(let problem?): log.error("\(problem)")
         case .host(nil): log.notice("extents of \(store.path) can be allocated again")
         }

@@ -1,0 +1,1 @@
+../../../Tests/ParallaxControlTests/Support/FakeShard.swift

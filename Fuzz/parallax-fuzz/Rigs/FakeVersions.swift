@@ -1,0 +1,1 @@
+../../../Tests/ParallaxControlTests/Support/FakeVersions.swift
