@@ -47,7 +47,7 @@ extension Engine {
         StoreError(.damaged, "The store is damaged: \(what); restore it from a backup.")
     }
 
-    fileprivate mutating func loadTables(_ root: CheckpointRoot, medium: some StoreMedium)
+    mutating func loadTables(_ root: CheckpointRoot, medium: some StoreMedium)
         throws(StoreError)
     {
         guard !root.table.isHole else {
@@ -126,13 +126,14 @@ extension Engine {
 }
 
 extension Engine {
-    fileprivate mutating func replayLog(_ root: CheckpointRoot, medium: some StoreMedium)
+    mutating func replayLog(_ root: CheckpointRoot, medium: some StoreMedium)
         throws(StoreError)
     {
         guard let slot = forest.extents.slot(of: root.replayExtent) else {
             throw Self.damaged("shard \(root.stream) has lost the end of its log")
         }
         var reader = LogReader(superblock: superblock, root: root, slot: slot)
+        reader.passesOverErrors = inspection != nil
         isReplaying = true
         while true {
             if let header = try reader.next(medium: medium) {
@@ -148,11 +149,18 @@ extension Engine {
                     try replay(header, reader: &reader, medium: medium)
                     continue
                 }
-                guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
+                if try isDamagedAtBeginning(&reader, root, medium: medium) {
+                    if try replayDamaged(&reader, medium: medium) { continue }
+                    break
+                }
                 reader.enter(position.0, slot: position.1)
                 reader.block = position.2
             }
-            guard try !reader.isDamagedHere(medium: medium) else { throw damagedLog(reader) }
+            if try isDamagedHere(&reader, root, medium: medium),
+                try replayDamaged(&reader, medium: medium)
+            {
+                continue
+            }
             break
         }
         finishReplay(reader)
@@ -163,13 +171,7 @@ extension Engine {
         durableLSN = appliedLSN
     }
 
-    private func damagedLog(_ reader: borrowing LogReader) -> StoreError {
-        Self.damaged(
-            "the log of shard \(configuration.stream) breaks off at chunk \(reader.lsn.rawValue), "
-                + "although that chunk had been flushed")
-    }
-
-    private mutating func replay(
+    mutating func replay(
         _ header: ChunkHeader, reader: inout LogReader, medium: some StoreMedium
     ) throws(StoreError) {
         prefetch(header, reader.headerBlock, medium: medium)
@@ -177,9 +179,13 @@ extension Engine {
         var records = ChunkRecordReader(
             header: reader.headerBlock, recordBytes: header.recordBytes)
         while let record = records.next() {
-            try replay(
-                record, header: header, payload: payload, block: reader.headerBlock,
-                medium: medium)
+            do throws(StoreError) {
+                try replay(
+                    record, header: header, payload: payload, block: reader.headerBlock,
+                    medium: medium)
+            } catch {
+                try passOver(record, header, error)
+            }
             payload += record.payloadBlocks
         }
         forest.extents.noteChunk(header.extent, lsn: header.lsn)
