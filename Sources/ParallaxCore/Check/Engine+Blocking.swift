@@ -3,7 +3,7 @@
 
 /// Running an engine on a blocking medium, when there is nobody who could wait: for repairs.
 extension Engine {
-    /// One turn, with all of the commands that come of it. `clock` is moved on by a millisecond. Slots
+    /// One turn, and the commands that have come of it. `clock` is moved on by a millisecond. Slots
     /// that come back are given to others only with `reusesSlots`.
     package mutating func step(
         on medium: some StoreMedium, slots: inout SlotAllocator, clock: inout UInt64,
@@ -12,7 +12,11 @@ extension Engine {
         clock += 1_000_000
         noteFreeSlots(slots.freeCount)
         turn(nowNanoseconds: clock)
-        while let command = nextCommand() {
+        // What their completions ask for waits for the next turn: as long as one is wanted, each sync
+        // that ends begins another.
+        var commands: [StoreCommand] = []
+        while let command = nextCommand() { commands.append(command) }
+        for command in commands {
             complete(StoreCompletion(tag: command.tag, result: Self.carryOut(command, on: medium)))
         }
         while let slot = takeReleasedSlot() {

@@ -69,7 +69,7 @@ final class SmallStore {
             for engine in engines { engine.engine.requestCheckpoint() }
             step()
             if engines.allSatisfy({ $0.engine.isIdle }) { return }
-            try #require(round < 10_000, "no end: \(engines[0].engine.diagnosis)")
+            try #require(round < 300, "no end: \(engines[0].engine.diagnosis)")
         }
     }
 
