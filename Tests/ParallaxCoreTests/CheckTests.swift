@@ -51,7 +51,7 @@ struct CheckTests {
         #expect(report.statistics.vdis == 3)
         #expect(report.statistics.snapshots == 2)
         #expect(report.statistics.dataBlocks == report.statistics.verifiedBlocks)
-        #expect(report.statistics.dataBlocks == 24 + 16 + 8 + 6 + 2 + 8)
+        #expect(report.statistics.dataBlocks == 24 + 16 + 8 + 6 + 8)
         // With a log behind the checkpoint, and moved blocks.
         try store.write("gold", 2..<5)
         try store.snapshot("gold", "third")

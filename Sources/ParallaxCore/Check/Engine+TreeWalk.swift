@@ -241,7 +241,8 @@ extension Engine {
     ) -> TreeWalk.Summary {
         var summary = TreeWalk.Summary(level: 0, firstBlock: block)
         var fresh: [BlockReference] = []
-        for entry in entries where !entry.isHole {
+        var isFresh = [Bool](repeating: false, count: radixFanout)
+        for (slot, entry) in entries.enumerated() where !entry.isHole {
             let place = forest.place(of: entry.address)
             guard isInStore(place) else {
                 walk.lostNames[entry.address.rawValue] = entry.checksum
@@ -249,18 +250,22 @@ extension Engine {
             }
             if walk.note(place, extentBlocks: superblock.extentBlocks) {
                 fresh.append(entry)
+                isFresh[slot] = true
                 creditBirth(entry, &walk)
             }
         }
         walk.dataBlocks += UInt64(fresh.count)
+        var news: [TreeWalk.Damage] = []
         if walk.verifiesData { verify(fresh, &walk, medium: medium) }
         for (slot, entry) in entries.enumerated() where !entry.isHole {
             summary.mapped += 1
             let place = forest.place(of: entry.address)
             guard !isInStore(place) || walk.badPlaces.contains(place.rawValue) else { continue }
             extend(&summary.damage, block + UInt64(slot))
+            // Each is told once; who else has it is in the list of losses.
+            if isFresh[slot] || !isInStore(place) { extend(&news, block + UInt64(slot)) }
         }
-        for damage in summary.damage { noteData(damage, &walk) }
+        for damage in news { noteData(damage, &walk) }
         walk.progress(walk.dataBlocks)
         return summary
     }

@@ -13,6 +13,9 @@ struct Inspection {
     var lostForwardPages: [Int] = []
     /// Pages of live bits cannot be read, or say something else than the counts.
     var hasLostBits = false
+    /// The topmost table block of a checkpoint that came after the one that is opened: the log was
+    /// durable as far as there.
+    var laterTable = BlockReference.hole
     /// The log ends where it should not: it cannot be continued there.
     var isLogCut = false
 }
@@ -41,7 +44,8 @@ extension Engine {
     /// Loads the checkpoint of `root` and, unless a daemon is writing it, replays the log behind it;
     /// passes over what is damaged. Nothing is written. Throws when not even the tables can be read.
     static func inspect(
-        _ root: CheckpointRoot, superblock: Superblock, replaysLog: Bool,
+        _ root: CheckpointRoot, before laterTable: BlockReference, superblock: Superblock,
+        replaysLog: Bool,
         configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
         // A replay may need more frames than the one that wrote the log had, if nodes are damaged.
@@ -49,6 +53,7 @@ extension Engine {
         var engine = Engine(
             configuration: configuration, superblock: superblock, root: root, frameCount: frames)
         engine.inspection = Inspection()
+        engine.inspection?.laterTable = laterTable
         try engine.loadTables(root, medium: medium)
         engine.rescueForwards(medium: medium)
         if replaysLog { try engine.replayLog(root, medium: medium) }
@@ -94,8 +99,14 @@ extension Engine {
     /// The log must be whole as far as the checkpoint's own last block, which was durable before the
     /// root was written. If it were not, what is written next would go over blocks that live.
     func isBeforeTables(_ reader: borrowing LogReader, _ root: CheckpointRoot) -> Bool {
-        guard !root.table.isHole, let end = positionOfTables(root) else { return false }
-        return (reader.extent.rawValue, reader.block) <= (end.extent.rawValue, end.block)
+        for table in [root.table, inspection?.laterTable ?? .hole] where !table.isHole {
+            if let end = positionOfTable(table),
+                (reader.extent.rawValue, reader.block) <= (end.extent.rawValue, end.block)
+            {
+                return true
+            }
+        }
+        return false
     }
 
     /// The reader stands at the beginning of an extent, and finds no whole chunk there. The missing
@@ -118,12 +129,11 @@ extension Engine {
     }
 
     /// Where the topmost table block is; nil: in no extent of this stream.
-    private func positionOfTables(_ root: CheckpointRoot) -> BlockAddress? {
+    private func positionOfTable(_ table: BlockReference) -> BlockAddress? {
         for index in 0..<forest.extents.count
-        where UInt64(forest.extents[index].slot.rawValue) + 1 == root.table.address.extent.rawValue
-        {
+        where UInt64(forest.extents[index].slot.rawValue) + 1 == table.address.extent.rawValue {
             return BlockAddress(
-                extent: forest.extents[index].number, block: root.table.address.block)
+                extent: forest.extents[index].number, block: table.address.block)
         }
         return nil
     }

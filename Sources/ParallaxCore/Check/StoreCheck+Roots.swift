@@ -108,7 +108,7 @@ extension StoreCheck {
         var fault = "it has lost pages"
         var wanted = newest.replayLSN
         do throws(StoreError) {
-            let opening = try open(newest, superblock, medium: medium)
+            let opening = try open(newest, before: .hole, superblock, medium: medium)
             opened.opening = opening
             if !opening.engine.hasLostAnything || options.isLive { return opened }
             wanted = max(wanted, opening.engine.log.nextLSN)
@@ -116,7 +116,9 @@ extension StoreCheck {
             fault = error.message
         }
         if candidates.count > 1, !options.isLive {
-            fallBack(to: candidates[1], wanted, fault, &opened, superblock, medium: medium)
+            fallBack(
+                to: candidates[1], from: newest, wanted, fault, &opened, superblock,
+                medium: medium)
         }
         if opened.opening == nil {
             opened.findings.append(
@@ -130,10 +132,13 @@ extension StoreCheck {
     /// Takes the older checkpoint if it and its log reach as far as `wanted` without loss, or if there
     /// is nothing else.
     private func fallBack(
-        to root: CheckpointRoot, _ wanted: LogSequenceNumber, _ fault: String,
+        to root: CheckpointRoot, from newest: CheckpointRoot, _ wanted: LogSequenceNumber,
+        _ fault: String,
         _ opened: inout OpenedStream, _ superblock: Superblock, medium: some StoreMedium
     ) {
-        guard let opening = try? open(root, superblock, medium: medium) else { return }
+        guard
+            let opening = try? open(root, before: newest.table, superblock, medium: medium)
+        else { return }
         var isWhole = !opening.engine.hasLostAnything && opening.engine.log.nextLSN >= wanted
         if isWhole {
             let report = opening.engine.report(for: self, medium: medium)
@@ -149,14 +154,15 @@ extension StoreCheck {
     }
 
     func open(
-        _ root: CheckpointRoot, _ superblock: Superblock, medium: some StoreMedium
+        _ root: CheckpointRoot, before laterTable: BlockReference, _ superblock: Superblock,
+        medium: some StoreMedium
     ) throws(StoreError) -> StreamOpening {
         var configuration = EngineConfiguration()
         configuration.stream = root.stream
         configuration.nodeCacheBytes = options.nodeCacheBytes
         return StreamOpening(
             try Engine.inspect(
-                root, superblock: superblock, replaysLog: !options.isLive,
+                root, before: laterTable, superblock: superblock, replaysLog: !options.isLive,
                 configuration: configuration, medium: medium))
     }
 
