@@ -71,6 +71,7 @@ package struct Daemon: Sendable {
         let watching = Task {
             repeat {
                 await plane.watchSpace()
+                await plane.watchScrub()
                 try await Task.sleep(for: .seconds(Self.watchSeconds))
             } while true
         }

@@ -139,6 +139,11 @@ enum Metrics {
                 "parallax_cleaner_damaged_blocks_total", "Blocks that it could not move.",
                 \.cleaner.damagedBlocks
             ),
+            ("parallax_scrub_read_bytes_total", "Bytes that scrubs have read.", \.scrub.readBytes),
+            (
+                "parallax_scrub_damaged_blocks_total", "Damaged blocks that scrubs have found.",
+                \.scrub.damagedBlocksEver
+            ),
         ]
     }
 
@@ -159,6 +164,7 @@ enum Metrics {
             ),
             ("parallax_reclaiming", "1 while one is given back.", \.reclaimingCount),
             ("parallax_cleaning", "1 while the cleaner works.", \.cleaningCount),
+            ("parallax_scrubbing", "1 while a scrub reads.", \.scrubbingCount),
             (
                 "parallax_cleaner_urgent", "1 while writes wait for the cleaner.",
                 \.cleanerUrgentCount
@@ -215,6 +221,7 @@ enum Metrics {
 
 extension ShardDescription {
     fileprivate var reclaimingCount: UInt64 { space.reclaiming ? 1 : 0 }
+    fileprivate var scrubbingCount: UInt64 { scrub.running ? 1 : 0 }
     fileprivate var cleaningCount: UInt64 { cleaner.active ? 1 : 0 }
     fileprivate var cleanerUrgentCount: UInt64 { cleaner.urgent ? 1 : 0 }
     fileprivate var cleanerBrokenCount: UInt64 { cleaner.broken ? 1 : 0 }

@@ -13,6 +13,8 @@ package struct StoreRuntime: Sendable {
     /// Makes the cleaner work until so many percent of the store are free, or nothing is left that is
     /// worth it (nil: only that). Returns when it has begun.
     package var clean: @Sendable (UInt64?) async throws -> Void
+    /// Begins or stops a scrub; returns when every shard has. One at a time.
+    package var scrub: @Sendable (ScrubOrder) async throws -> Void
     /// Of a store in a file; nil for a block device. From any thread, at any time.
     package var hostSpace: @Sendable () -> HostSpace?
     /// Called once, after every shard has shut down: gives the store's lock back.
@@ -22,6 +24,7 @@ package struct StoreRuntime: Sendable {
         identity: StoreIdentity, shards: [any ShardControl],
         grow: @escaping @Sendable (UInt64?) async throws -> StoreIdentity,
         clean: @escaping @Sendable (UInt64?) async throws -> Void = { _ in },
+        scrub: @escaping @Sendable (ScrubOrder) async throws -> Void = { _ in },
         hostSpace: @escaping @Sendable () -> HostSpace? = { nil },
         close: @escaping @Sendable () async -> Void
     ) {
@@ -29,6 +32,7 @@ package struct StoreRuntime: Sendable {
         self.shards = shards
         self.grow = grow
         self.clean = clean
+        self.scrub = scrub
         self.hostSpace = hostSpace
         self.close = close
     }

@@ -44,6 +44,7 @@ func openStore(
         identity: grower.identity, shards: starts.map(\.handle),
         grow: { try await grower.grow(to: $0) },
         clean: { try await grower.clean(untilFreePercent: $0) },
+        scrub: { try await grower.scrub($0) },
         hostSpace: { grower.hostSpace },
         close: { [threads = starts.map(\.thread)] in
             for thread in threads { thread.join() }

@@ -63,6 +63,13 @@ extension Shard where ShardReactor: ~Copyable {
             engine.noteFreeSlots(pool.freeSlotCount)
             engine.requestCleaning(untilFreeSlots: goal)
             reply.resume()
+        case .scrub(let scrub, let reply):
+            if let scrub {
+                engine.startScrub(bytesPerSecond: scrub.bytesPerSecond, from: scrub.from)
+            } else {
+                engine.stopScrub()
+            }
+            reply.resume()
         }
     }
 
@@ -99,6 +106,7 @@ extension Shard where ShardReactor: ~Copyable {
         status.checksumErrors = statistics.checksumFailures
         status.space = space(statistics)
         status.cleaner = cleaner(statistics)
+        status.scrub = ScrubDescription(engine.scrubStatus, statistics)
         return status
     }
 

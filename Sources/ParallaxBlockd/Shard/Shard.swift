@@ -236,6 +236,9 @@ extension Shard where ShardReactor: ~Copyable {
                 "shard \(index): a block failed its checksum and was not given out (\(failures) in all); run `parallax-ctl store check`"
             )
         }
+        while let finding = engine.nextScrubFinding() {
+            log.error("shard \(index): the scrub has found damage: \(finding)")
+        }
         if let failure = engine.failure, !hasReportedFailure {
             hasReportedFailure = true
             log.critical("shard \(index): \(failure.message)")

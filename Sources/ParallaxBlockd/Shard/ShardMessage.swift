@@ -42,6 +42,15 @@ enum ShardMessage: Sendable {
     case freeSpace
     /// Clean until so many slots of the store are free, or nothing is left that is worth it.
     case clean(untilFreeSlots: Int, ShardReply<Void>)
+    /// nil: stop.
+    case scrub(ShardScrub?, ShardReply<Void>)
+}
+
+/// A shard's part of a scrub.
+struct ShardScrub: Sendable {
+    var bytesPerSecond: UInt64
+    /// Where it was interrupted.
+    var from: ScrubStatus?
 }
 
 extension Mailbox {
@@ -126,6 +135,8 @@ struct ShardHandle: ShardControl {
     func clean(untilFreeSlots goal: Int) async throws {
         try await ask { .clean(untilFreeSlots: goal, $0) }
     }
+
+    func scrub(_ scrub: ShardScrub?) async throws { try await ask { .scrub(scrub, $0) } }
 
     func shutdown() async {
         // The shard always answers; it has nothing to throw.

@@ -60,6 +60,22 @@ final class StoreGrower: Sendable {
         for shard in shards { try await shard.clean(untilFreeSlots: goal) }
     }
 
+    /// Returns when every shard has begun, or stopped.
+    func scrub(_ order: ScrubOrder) async throws {
+        for shard in shards {
+            switch order {
+            case .stop: try await shard.scrub(nil)
+            case .start(let rate, let earlier):
+                let part = earlier.map { $0[shard.index] }
+                if part?.finished == true { continue }
+                try await shard.scrub(
+                    ShardScrub(
+                        bytesPerSecond: max(1, rate / UInt64(shards.count)),
+                        from: part.flatMap(ScrubStatus.init)))
+            }
+        }
+    }
+
     private func makeLarger(_ sizeBytes: UInt64?) throws(ControlError) -> Superblock {
         let old = superblock.withLock { $0 }
         guard sizeBytes != nil || file.isBlockDevice else {

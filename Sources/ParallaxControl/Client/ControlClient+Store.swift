@@ -13,4 +13,14 @@ extension ControlClient {
         let request = CleanStoreRequest(untilPercent: untilPercent)
         _ = try call("POST", "/v1/store/clean", ControlJSON.encode(request))
     }
+
+    /// Returns when it has begun, or goes on.
+    package func scrubStore(rate: UInt64?, restart: Bool) throws(ControlError) {
+        let request = ScrubStoreRequest(
+            rateBytesPerSecond: rate, restart: restart ? true : nil)
+        _ = try call("POST", "/v1/store/scrub", ControlJSON.encode(request))
+    }
+
+    /// Interrupts it where it is.
+    package func stopScrub() throws(ControlError) { _ = try call("DELETE", "/v1/store/scrub") }
 }

@@ -15,11 +15,14 @@ package struct DaemonStatus: Codable, Sendable {
     /// Remembered attachments that do not serve.
     package var missing: [MissingAttachment]
     package var shards: [ShardDescription]
+    /// The newest scrub; nil: there was none.
+    package var scrub: ScrubSummary?
 
     package init(
         version: String, processIdentifier: Int32, state: DaemonState, store: StoreStatus,
         engine: String, vdiCount: Int, snapshotCount: Int, attachmentCount: Int,
-        missing: [MissingAttachment], shards: [ShardDescription]
+        missing: [MissingAttachment], shards: [ShardDescription],
+        scrub: ScrubSummary? = nil
     ) {
         self.version = version
         self.processIdentifier = processIdentifier
@@ -31,6 +34,7 @@ package struct DaemonStatus: Codable, Sendable {
         self.attachmentCount = attachmentCount
         self.missing = missing
         self.shards = shards
+        self.scrub = scrub
     }
 
     enum CodingKeys: String, CodingKey {
@@ -44,6 +48,7 @@ package struct DaemonStatus: Codable, Sendable {
         case attachmentCount = "attachment_count"
         case missing
         case shards
+        case scrub
     }
 }
 

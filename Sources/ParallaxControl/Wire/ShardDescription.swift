@@ -24,6 +24,7 @@ package struct ShardDescription: Codable, Equatable, Sendable {
     package var checksumErrors: UInt64 = 0
     package var space = SpaceDescription()
     package var cleaner = CleanerDescription()
+    package var scrub = ScrubDescription()
 
     package init(index: Int) { self.index = index }
 
@@ -47,5 +48,6 @@ package struct ShardDescription: Codable, Equatable, Sendable {
         case checksumErrors = "checksum_errors"
         case space
         case cleaner
+        case scrub
     }
 }

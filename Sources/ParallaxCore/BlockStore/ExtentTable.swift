@@ -366,6 +366,18 @@ extension ExtentTable {
         return true
     }
 
+    /// A walk has found what lives in the extent at `index`: nil, nothing.
+    mutating func adoptBits(_ index: Int, _ words: [UInt64]?) {
+        var live = 0
+        for word in 0..<pool.words {
+            entries[index].bits.words[word] = words?[word] ?? 0
+            live += entries[index].bits.words[word].nonzeroBitCount
+        }
+        liveTotal += live - Int(entries[index].live)
+        entries[index].live = UInt32(live)
+        livePages.touch(slot: entries[index].slot)
+    }
+
     /// The first extent whose bits are not as many as its live blocks.
     var inconsistentExtent: ExtentNumber? {
         for index in 0..<count where popcount(index) != Int(entries[index].live) {

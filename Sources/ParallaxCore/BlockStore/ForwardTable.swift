@@ -312,6 +312,11 @@ extension ForwardTable {
         return covered == directory.count && !directory.contains(.max)
     }
 
+    /// Whether the name belongs on one of these pages.
+    func isOn(_ positions: Set<Int>, _ name: BlockAddress) -> Bool {
+        !pages.isEmpty && positions.contains(pageIndex(Self.hash(name.rawValue)))
+    }
+
     /// Calls `body` with each name and place.
     func forEach(_ body: (BlockAddress, BlockAddress) -> Void) {
         for page in pages {

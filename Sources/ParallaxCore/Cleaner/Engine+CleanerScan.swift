@@ -106,6 +106,7 @@ extension Engine {
 
     /// Pages of records, forwards and live bits are not moved: the next checkpoint writes them anew.
     /// False: none were found.
+    @discardableResult
     mutating func renewTables() -> Bool {
         guard !cleaner.tablePlaces.isEmpty else { return false }
         let places = cleaner.tablePlaces

@@ -114,7 +114,6 @@ extension Engine {
         moveLog.drops.append(
             MoveLog.Drop(slot: extent.slot, lsn: log.chunks[log.building].lsn))
         forest.extents.remove(extent.number)
-        changesSinceFreeze += 1
         counters.droppedExtents += 1
     }
 

@@ -8,7 +8,7 @@ extension Engine {
     ) throws(StoreError) {
         catalog.pages.index = tables.index
         var references: [BlockReference] = []
-        let index = try readBlocks(tables.index, root, medium: medium)
+        let index = try readBlocks(tables.index, root, .records, medium: medium)
         var reader = ByteReader(index.base, count: index.count)
         while references.count < tables.pageCount, let reference = reader.takeReference() {
             references.append(reference)
@@ -20,7 +20,7 @@ extension Engine {
         let window = 4096
         for start in stride(from: 0, to: references.count, by: window) {
             let part = Array(references[start..<min(start + window, references.count)])
-            let blocks = try readBlocks(part, root, medium: medium)
+            let blocks = try readBlocks(part, root, .records, medium: medium)
             for (position, reference) in part.enumerated() {
                 let page = catalog.pages.load(reference)
                 if !reference.isHole {
@@ -41,8 +41,9 @@ extension Engine {
 
     /// Reads many blocks at once, of record pages, forwards or live bits, and checks them. A hole's
     /// content is zeros.
-    func readBlocks(
-        _ references: [BlockReference], _ root: CheckpointRoot, medium: some StoreMedium
+    mutating func readBlocks(
+        _ references: [BlockReference], _ root: CheckpointRoot,
+        _ structure: CheckFinding.Structure, medium: some StoreMedium
     ) throws(StoreError) -> BlockBuffer {
         guard !references.isEmpty else { return BlockBuffer() }
         let buffer = BlockBuffer(blocks: references.count)
@@ -52,7 +53,10 @@ extension Engine {
         for (index, reference) in references.enumerated() where !reference.isHole {
             guard let slot = forest.extents.slot(of: reference.address.extent),
                 reference.address.block < superblock.extentBlocks
-            else { throw Self.damaged("the pages of shard \(root.stream) lead nowhere") }
+            else {
+                try objectToPage(index, structure, "leads nowhere")
+                continue
+            }
             (segments + index).initialize(
                 to: DataSegment(base: buffer.base + index * blockBytes, count: blockBytes))
             commands.append(
@@ -70,11 +74,15 @@ extension Engine {
                 return error
             }
         }
-        if let failure { throw StoreError(failure) }
+        if let failure {
+            guard inspection != nil else { throw StoreError(failure) }
+            readOneByOne(commands, into: buffer, medium: medium)
+        }
         for (index, reference) in references.enumerated() where !reference.isHole {
-            guard Checksum.ofBlock(buffer.base + index * blockBytes) == reference.checksum else {
-                throw Self.damaged("the pages of shard \(root.stream) fail their checksum")
-            }
+            let content = buffer.base + index * blockBytes
+            guard Checksum.ofBlock(content) != reference.checksum else { continue }
+            try objectToPage(index, structure, "fails its checksum")
+            Memory.zero(content, count: blockBytes)
         }
         return buffer
     }
@@ -95,7 +103,10 @@ extension Engine {
             {
                 loaded.parents.append((record.version.identifier.row, record.parent))
             } else {
-                throw Self.damaged("a record of shard \(root.stream) makes no sense")
+                try object(
+                    "a record of shard \(root.stream) makes no sense", .records,
+                    consequence: "it and those behind it on its page are lost")
+                return
             }
         }
     }
@@ -119,13 +130,18 @@ extension Engine {
         for (row, parent) in loaded.parents where parent.rawValue != 0 {
             guard let parentRow = catalog.versions.row(of: parent),
                 catalog.versions[parentRow].epoch < catalog.versions[row].epoch
-            else { throw Self.damaged("shard \(root.stream) has lost a snapshot") }
+            else {
+                try objectToParent(of: "snapshot \(catalog.versions.decodedDetails(row).name)")
+                continue
+            }
             catalog.addChild(.snapshot(row), to: Int32(parentRow))
         }
         for (record, page) in loaded.vdis {
-            guard catalog.insert(record, page: page) != nil else {
-                throw Self.damaged("shard \(root.stream) lists a VDI twice, or has lost a snapshot")
-            }
+            if catalog.insert(record, page: page) != nil { continue }
+            try objectToParent(of: "VDI \(record.name)")
+            var orphan = record
+            orphan.parent = SnapshotIdentifier(0)
+            _ = catalog.insert(orphan, page: page)
         }
         // In the order in which they were made.
         for (row, _) in loaded.parents.sorted(by: {
@@ -135,7 +151,10 @@ extension Engine {
             let version = catalog.versions[row]
             guard version.state != .deleted else { continue }
             guard let handle = catalog.handle(of: version.vdi) else {
-                throw Self.damaged("shard \(root.stream) has a snapshot of no VDI")
+                try object(
+                    "shard \(root.stream) has a snapshot of a VDI that is not there", .records,
+                    consequence: "the record of VDI \(version.vdi.rawValue) is lost")
+                continue
             }
             catalog.appendSnapshot(row, to: Int(handle))
             if version.state == .pending { catalog.pendingRows.append(UInt32(row)) }
@@ -154,13 +173,17 @@ extension Engine {
             case .snapshot(let identifier):
                 target = catalog.versions.row(of: identifier).map { .version($0) }
             }
-            guard let target else {
-                throw Self.damaged("shard \(root.stream) is deleting what is not there")
+            if let target {
+                let job = ReclaimJob(
+                    purpose: .free, target: target, level: deletion.level,
+                    cursor: deletion.cursor)
+                catalog.reclaim.job = job
+                showProgress(job)
+            } else {
+                try object(
+                    "shard \(root.stream) is deleting what is not there", .records, .repairable,
+                    consequence: "a repair forgets it")
             }
-            let job = ReclaimJob(
-                purpose: .free, target: target, level: deletion.level, cursor: deletion.cursor)
-            catalog.reclaim.job = job
-            showProgress(job)
         }
         for row in 0..<catalog.versions.count where catalog.versions[row].state != .free {
             if target != .version(row) { queue(row) }

@@ -51,7 +51,7 @@ extension Engine {
         StoreError(.damaged, "The store is damaged: \(what); restore it from a backup.")
     }
 
-    fileprivate mutating func loadTables(_ root: CheckpointRoot, medium: some StoreMedium)
+    mutating func loadTables(_ root: CheckpointRoot, medium: some StoreMedium)
         throws(StoreError)
     {
         guard !root.table.isHole else {
@@ -130,13 +130,14 @@ extension Engine {
 }
 
 extension Engine {
-    fileprivate mutating func replayLog(_ root: CheckpointRoot, medium: some StoreMedium)
+    mutating func replayLog(_ root: CheckpointRoot, medium: some StoreMedium)
         throws(StoreError)
     {
         guard let slot = forest.extents.slot(of: root.replayExtent) else {
             throw Self.damaged("shard \(root.stream) has lost the end of its log")
         }
         var reader = LogReader(superblock: superblock, root: root, slot: slot)
+        reader.passesOverErrors = inspection != nil
         isReplaying = true
         var isSecondLook = false
         while true {
@@ -146,11 +147,14 @@ extension Engine {
                 continue
             }
             // A bit that got lost on its way in must not end the log.
-            if isSecondLook { break }
-            isSecondLook = true
-            reader.readAgain()
+            if !isSecondLook {
+                isSecondLook = true
+                reader.readAgain()
+                continue
+            }
+            isSecondLook = false
+            guard try goesOnBehindDamage(&reader, root, medium: medium) else { break }
         }
-        guard !isContradicted(&reader, medium: medium) else { throw damagedLog(reader) }
         finishReplay(reader)
         guard cleaner.settle(extents: &forest.extents) else {
             throw Self.damaged("the cold extents of shard \(root.stream) make no sense")
@@ -199,13 +203,28 @@ extension Engine {
         return found.isContradiction
     }
 
-    private func damagedLog(_ reader: borrowing LogReader) -> StoreError {
-        Self.damaged(
-            "the log of shard \(configuration.stream) breaks off at chunk \(reader.lsn.rawValue), "
-                + "although that chunk had been flushed")
+    /// No whole chunk follows. If that is damage, and not the end of the log, the store is refused, or
+    /// the damage passed over as far as an inspection can. False: nothing comes any more.
+    private mutating func goesOnBehindDamage(
+        _ reader: inout LogReader, _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) -> Bool {
+        guard isBeforeTables(reader, root) || isContradicted(&reader, medium: medium) else {
+            return false
+        }
+        // The missing one may be at the beginning of the next extent.
+        let (extent, slot, block) = (reader.extent, reader.slot, reader.block)
+        if let next = forest.extents.slot(of: extent.next) {
+            reader.enter(extent.next, slot: next)
+            if try reader.nextDespitePayload(medium: medium) != nil {
+                return try replayDamaged(&reader, medium: medium)
+            }
+            reader.enter(extent, slot: slot)
+            reader.block = block
+        }
+        return try replayDamaged(&reader, medium: medium)
     }
 
-    private mutating func replay(
+    mutating func replay(
         _ header: ChunkHeader, reader: inout LogReader, medium: some StoreMedium
     ) throws(StoreError) {
         prefetch(header, reader.headerBlock, medium: medium)
@@ -213,9 +232,13 @@ extension Engine {
         var records = ChunkRecordReader(
             header: reader.headerBlock, recordBytes: header.recordBytes)
         while let record = records.next() {
-            try replay(
-                record, header: header, payload: payload, block: reader.headerBlock,
-                medium: medium)
+            do throws(StoreError) {
+                try replay(
+                    record, header: header, payload: payload, block: reader.headerBlock,
+                    medium: medium)
+            } catch {
+                try passOver(record, header, error)
+            }
             payload += record.payloadBlocks
         }
         forest.extents.noteChunk(header.extent, lsn: header.lsn)

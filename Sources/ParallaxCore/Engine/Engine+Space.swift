@@ -247,7 +247,8 @@ extension Engine {
 
     /// Cold extents to hold: one always; for a whole batch when there is enough.
     var wantedSpares: Int {
-        let batch = 1 + cleaner.batchBlocks / superblock.extentBlocks
-        return cleaner.pacing.isCleaning ? max(1, min(batch, cleaner.pacing.freeSlots / 4)) : 1
+        let free = cleaner.pacing.freeSlots
+        guard cleaner.pacing.isCleaning, free < cleaningThreshold, !isYielding else { return 1 }
+        return max(1, min(1 + cleaner.batchBlocks / superblock.extentBlocks, free / 4))
     }
 }

@@ -16,7 +16,7 @@ extension Engine {
         _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
     ) throws(StoreError) {
         let blocks = try readBlocks(
-            tables.forwardPages.map(\.reference), root, medium: medium)
+            tables.forwardPages.map(\.reference), root, .forwards, medium: medium)
         for (index, page) in tables.forwardPages.enumerated() {
             guard
                 forest.forwards.load(
@@ -32,7 +32,8 @@ extension Engine {
     private mutating func loadLiveBits(
         _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
     ) throws(StoreError) {
-        let blocks = try readBlocks(tables.livePages.map(\.reference), root, medium: medium)
+        let blocks = try readBlocks(
+            tables.livePages.map(\.reference), root, .liveBits, medium: medium)
         for (index, entry) in tables.livePages.enumerated() {
             guard entry.page < forest.extents.livePages.references.count else {
                 throw Self.damaged("shard \(root.stream) has live bits outside the store")
@@ -45,9 +46,11 @@ extension Engine {
                 throw Self.damaged("the live bits of shard \(root.stream) lead nowhere")
             }
         }
-        if let extent = forest.extents.inconsistentExtent {
-            throw Self.damaged(
-                "the live bits of extent \(extent.rawValue) are not as many as its live blocks")
+        if let extent = forest.extents.inconsistentExtent, inspection?.hasLostBits != true {
+            inspection?.hasLostBits = true
+            try object(
+                "the live bits of extent \(extent.rawValue) are not as many as its live blocks",
+                .liveBits, .repairable, consequence: "a repair counts them again")
         }
     }
 }

@@ -30,6 +30,7 @@ package struct Engine: ~Copyable {
     var cleaner: Cleaner
     var moveLog = MoveLog()
     var renaming = RenamingSweep()
+    var scrubber = Scrubber()
 
     var requests: SlotTable<PendingRequest>
     var parts: SlotTable<RequestPart>
@@ -100,6 +101,8 @@ package struct Engine: ~Copyable {
     var changesSinceFreeze = 0
     var diffs = DiffQueue()
     var isReplaying = false
+    /// Only while a store is checked: what its reading has found.
+    var inspection: Inspection?
     /// Deletions and comparisons rest, so that a last checkpoint can be made.
     private(set) var isWindingDown = false
     var syncsStarted: UInt64 = 0
@@ -170,7 +173,7 @@ package struct Engine: ~Copyable {
 
 /// What a command's tag says: which of the engine's activities it belongs to, and its index.
 struct CommandTag {
-    enum Activity: UInt8 { case part, node, chunk, sync, checkpointRoot, clean }
+    enum Activity: UInt8 { case part, node, chunk, sync, checkpointRoot, clean, scrub }
 
     var activity: Activity
     var index: Int
@@ -214,6 +217,7 @@ extension Engine {
         case .sync: completeSync(result: completion.result)
         case .checkpointRoot: completeCheckpointRoot(result: completion.result)
         case .clean: completeClean(tag.index, result: completion.result)
+        case .scrub: completeScrub(result: completion.result)
         }
         runReadyParts()
     }
@@ -234,6 +238,7 @@ extension Engine {
         advanceDiffs()
         advanceCleaner()
         advanceRenaming()
+        advanceScrub()
         advanceCheckpoint()
         advanceMoveLog()
         stageWaitingParts()
@@ -248,6 +253,7 @@ extension Engine {
         guard requests.usedCount == 0, commands.isEmpty else { return false }
         if failure != nil { return true }
         return log.isQuiet && checkpoint.phase == .idle && !catalog.hasChanges
+            && !scrubber.isBusy && (isWindingDown || !scrubber.status.isRunning)
             && (isWindingDown || !(catalog.reclaim.hasWork || diffs.hasWork))
             && (isWindingDown ? !cleaner.isBusy : cleaner.isQuiet && cleaner.pacing.goal == nil)
             && releasing.isEmpty && grace.isEmpty && moveLog.drops.isEmpty

@@ -70,6 +70,9 @@ package struct EngineStatistics: Sendable {
     package var cleanerReadBytes: UInt64 = 0
     package var cleanerWrittenBytes: UInt64 = 0
     package var cleanerDamagedBlocks: UInt64 = 0
+    /// The scrub: bytes read, and blocks that were found damaged.
+    package var scrubbedBytes: UInt64 = 0
+    package var scrubDamagedBlocks: UInt64 = 0
     /// Blocks that are not where their names say.
     package var forwardedBlocks = 0
     package var isCleaning = false

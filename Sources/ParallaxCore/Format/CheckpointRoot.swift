@@ -27,6 +27,7 @@
 ///    4092    4  CRC32C of bytes 0 to 4091
 /// ```
 package struct CheckpointRoot: Equatable, Sendable {
+    static let sequenceOffset = 32
     static let magic: UInt64 = 0x5450_4B48_4358_4C50  // "PLXCHKPT"
 
     package var uuid: StoreUUID

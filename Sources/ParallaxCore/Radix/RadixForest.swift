@@ -233,6 +233,15 @@ extension RadixForest {
         return place
     }
 
+    /// For a repair: puts an entry back, and takes one away.
+    mutating func restoreForward(_ name: BlockAddress, to place: BlockAddress) {
+        if let old = forwards.find(name) { _ = names.remove(old) }
+        forwards.set(name, to: place)
+        names.set(place, to: name)
+    }
+
+    mutating func dropForward(_ name: BlockAddress) { _ = takeForward(name) }
+
     /// All forwards have been loaded. False: two names have one place.
     mutating func collectNames() -> Bool {
         forwards.forEach { name, place in names.set(place, to: name) }

@@ -29,6 +29,8 @@ package final class StoreFile: Sendable {
         case readWrite
         /// For looking into a store offline; refused while a writer has it open.
         case readOnly
+        /// For looking into a store that a daemon may be writing: takes no lock and respects none.
+        case readOnlyUnlocked
     }
 
     package let path: String
@@ -193,6 +195,7 @@ extension StoreFile {
     private static func lockObstacle(
         _ fileDescriptor: Int32, _ access: Access, _ patience: Patience
     ) -> StoreFileError.Reason? {
+        if access == .readOnlyUnlocked { return nil }
         while true {
             var holder: Int32 = 0
             let result = parallax_lock(fileDescriptor, access == .readWrite ? 1 : 0, &holder)

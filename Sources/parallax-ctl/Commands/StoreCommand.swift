@@ -8,7 +8,10 @@ import ParallaxCore
 struct StoreCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "store", abstract: "The store that holds all VDIs.",
-        subcommands: [StoreInit.self, StoreStatusCommand.self, StoreGrow.self, StoreClean.self])
+        subcommands: [
+            StoreInit.self, StoreStatusCommand.self, StoreGrow.self, StoreClean.self,
+            StoreCheckCommand.self, StoreScrub.self,
+        ])
 }
 
 struct StoreInit: ParsableCommand {

@@ -27,6 +27,20 @@ extension Descriptions {
             if let problem = host.problem { table.add(["problem", problem]) }
         }
         table.add(["deleting", deletions(status.shards.map(\.space))])
+        table.add(["scrub", status.scrub.map(scrub) ?? "never"])
+    }
+
+    static func scrub(_ scrub: ScrubSummary) -> String {
+        let done = "\(ByteSize.format(scrub.verifiedBytes)) of \(ByteSize.format(scrub.totalBytes))"
+        let damage =
+            scrub.damagedBlocks == 0 ? "no damage" : "\(scrub.damagedBlocks) damaged blocks"
+        switch scrub.state {
+        case .running:
+            return "\(done), at most \(ByteSize.format(scrub.rateBytesPerSecond))/s, \(damage)"
+        case .paused: return "paused at \(done), \(damage)"
+        case .finished:
+            return "finished \(scrub.finishedAt ?? ""), \(damage)"
+        }
     }
 
     private static func deletions(_ spaces: [SpaceDescription]) -> String {

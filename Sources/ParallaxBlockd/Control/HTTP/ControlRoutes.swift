@@ -63,6 +63,13 @@ package struct ControlRoutes: Sendable {
             let request: CleanStoreRequest = try decode(body.isEmpty ? Self.nothing : body)
             try await plane.cleanStore(request)
             return .noContent
+        case ("POST", .storeScrub):
+            let request: ScrubStoreRequest = try decode(body.isEmpty ? Self.nothing : body)
+            try await plane.scrubStore(request)
+            return .noContent
+        case ("DELETE", .storeScrub):
+            try await plane.stopScrub()
+            return .noContent
         default:
             return try await performVersions(method, target, body)
         }

@@ -22,6 +22,7 @@ enum Route: Equatable {
     case diff
     case storeGrowth
     case storeCleaning
+    case storeScrub
 
     init?(_ segments: [String]) {
         guard segments != ["metrics"] else {
@@ -37,6 +38,7 @@ enum Route: Equatable {
         case 3 where segments[1...] == ["snapshots", "delete"]: self = .snapshotDeletions
         case 3 where segments[1...] == ["store", "grow"]: self = .storeGrowth
         case 3 where segments[1...] == ["store", "clean"]: self = .storeCleaning
+        case 3 where segments[1...] == ["store", "scrub"]: self = .storeScrub
         case 4... where segments[1] == "vdis":
             guard let route = Self.below(vdi: segments[2], segments[3...]) else { return nil }
             self = route
@@ -73,7 +75,7 @@ enum Route: Equatable {
         case .status, .ready, .metrics, .diff: ["GET", "HEAD"]
         case .vdis, .snapshots: ["GET", "HEAD", "POST"]
         case .vdi, .snapshot: ["GET", "HEAD", "PATCH", "DELETE"]
-        case .attachments, .holds: ["POST", "DELETE"]
+        case .attachments, .holds, .storeScrub: ["POST", "DELETE"]
         case .retention: ["GET", "HEAD", "PUT", "DELETE"]
         case .groups, .snapshotDeletions, .rollback, .retentionRun, .storeGrowth, .storeCleaning:
             ["POST"]

@@ -11,6 +11,7 @@ extension ControlPlane {
         for (shard, state) in try await allVDIs() where state.phase == .active {
             register(state, shard: shard)
         }
+        await resumeScrub()
         let records = try file.load()
         let wanted = Set(records.compactMap(\.snapshot))
         let snapshotNames = try await loadSnapshots(namesOf: wanted)

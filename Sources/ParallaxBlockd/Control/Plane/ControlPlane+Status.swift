@@ -24,7 +24,8 @@ extension ControlPlane {
             version: parallaxVersion, processIdentifier: getpid(), state: state, store: store,
             engine: shards.first?.engine ?? "none", vdiCount: directory.count,
             snapshotCount: logs.values.reduce(0) { $0 + $1.count },
-            attachmentCount: attachments.count, missing: missing(), shards: shards)
+            attachmentCount: attachments.count, missing: missing(), shards: shards,
+            scrub: scrub?.summary)
     }
 
     /// Ready, or an error that says what is missing.

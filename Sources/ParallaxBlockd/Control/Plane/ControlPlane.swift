@@ -90,6 +90,9 @@ package actor ControlPlane {
     var population: [Int]
     var counters = Counters()
     var spaceWatch = SpaceWatch()
+    let scrubFile: ScrubFile
+    /// The newest scrub.
+    var scrub: ScrubRecord?
     /// What new VDIs begin with, as the store keeps it; empty for none.
     let defaultPolicy: String
     /// Policies as words, by what the store has.
@@ -118,6 +121,8 @@ package actor ControlPlane {
         nbdSocketPath = configuration.nbdSocketPath
         defaultPolicy = configuration.defaultPolicy?.json ?? ""
         file = AttachmentsFile(
+            stateDirectory: configuration.stateDirectory, storeUUID: runtime.identity.uuid)
+        scrubFile = ScrubFile(
             stateDirectory: configuration.stateDirectory, storeUUID: runtime.identity.uuid)
         claimedSockets = [
             SocketPlace.canonicalPath(configuration.controlSocketPath): .daemon(

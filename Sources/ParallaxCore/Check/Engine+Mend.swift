@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// Bringing a stream that was opened for inspection to a state in which it can serve again: the books
+/// are made to say what a walk has found, and the log goes on where nothing lives.
+extension Engine {
+    /// `walk` is one through this engine, as it is now.
+    mutating func mend(_ walk: TreeWalk) {
+        dropAstrayForwards(walk)
+        for index in 0..<forest.extents.count {
+            forest.extents.adoptBits(index, walk.found[forest.extents[index].number.rawValue])
+        }
+        forest.liveNodes = walk.liveNodes
+        mendAccounts(walk)
+        continueBehindWhatLives(walk)
+        touchAllPages()
+        changesSinceFreeze += 1
+        // The log says nothing of all this.
+        forest.extents.holdAll()
+        inspection = nil
+    }
+
+    private mutating func dropAstrayForwards(_ walk: TreeWalk) {
+        var astray: [BlockAddress] = []
+        forest.forwards.forEach { name, place in
+            if !isInStore(place) || !walk.isFound(place) { astray.append(name) }
+        }
+        for name in astray { forest.dropForward(name) }
+    }
+
+    private mutating func mendAccounts(_ walk: TreeWalk) {
+        for row in 0..<catalog.versions.count where catalog.versions[row].state != .free {
+            let account = walk.versions[row] ?? TreeWalk.Account()
+            catalog.versions[row].bornBlocks = account.born
+            if catalog.reclaim.job?.target != .version(row) {
+                catalog.versions[row].allocatedBlocks = account.allocated
+            }
+            // What each holds alone is counted anew, in the background.
+            catalog.versions[row].isCounted = false
+            catalog.versions[row].exclusiveBlocks = 0
+            catalog.touch(row: row)
+            queue(row)
+        }
+        for handle in 0..<catalog.count where catalog.vdis[handle].kind == .head {
+            let account = walk.heads[handle] ?? TreeWalk.Account()
+            catalog.vdis[handle].bornBlocks = account.born
+            catalog.vdis[handle].bornInVersions = 0
+            catalog.vdis[handle].freedOfParent = 0
+            if catalog.reclaim.job?.target != .vdi(handle) {
+                catalog.vdis[handle].allocatedBlocks = account.allocated
+            }
+            forgetLosses(handle)
+            catalog.touch(handle)
+        }
+        catalog.sumBirths()
+    }
+
+    /// The head's count of what only its parent holds begins again with the parent's.
+    private mutating func forgetLosses(_ handle: Int) {
+        catalog.vdis[handle].lostBlocks = 0
+        catalog.vdis[handle].countedBelow = 0
+    }
+
+    /// The log ends where no chunk is whole. Behind that there may be blocks that live, if it was
+    /// damage that made the end; they must not be written over.
+    private mutating func continueBehindWhatLives(_ walk: TreeWalk) {
+        var last = BlockAddress(extent: log.extent, block: max(0, log.head - 1))
+        var lastLSN = log.nextLSN
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            lastLSN = max(lastLSN, extent.lastLSN.next)
+            guard !extent.number.isCold, extent.number >= log.extent,
+                let words = walk.found[extent.number.rawValue],
+                let word = words.lastIndex(where: { $0 != 0 })
+            else { continue }
+            let block = word * 64 + 63 - words[word].leadingZeroBitCount
+            let place = BlockAddress(extent: extent.number, block: block)
+            if (place.extent.rawValue, place.block) > (last.extent.rawValue, last.block) {
+                last = place
+            }
+        }
+        guard (last.extent.rawValue, last.block) >= (log.extent.rawValue, log.head) else { return }
+        for index in 0..<forest.extents.count {
+            let number = forest.extents[index].number
+            guard !number.isCold, number <= last.extent else { continue }
+            forest.extents.setState(number, number == last.extent ? .open : .sealed)
+        }
+        while !log.leases.isEmpty, log.leases[0].extent <= last.extent {
+            _ = log.leases.popFirst()
+        }
+        log.extent = last.extent
+        log.head = last.block + 1
+        log.nextExtent = max(log.nextExtent, last.extent.next)
+        log.nextLSN = lastLSN
+        appliedLSN = LogSequenceNumber(lastLSN.rawValue - 1)
+        durableLSN = appliedLSN
+    }
+
+    /// Everything that a checkpoint can write anew it does, so that no damaged page is left.
+    private mutating func touchAllPages() {
+        for page in catalog.pages.pages.indices { catalog.pages.touch(UInt32(page)) }
+        for page in forest.forwards.pages.indices { forest.forwards.touch(page) }
+        for page in forest.extents.livePages.references.indices {
+            forest.extents.livePages.touch(page: page)
+        }
+    }
+
+    /// Two things with one name: the second gets its number as well. Returns what was renamed.
+    mutating func renameVDI(_ handle: Int, to name: String) {
+        catalog.names[handle] = name
+        catalog.resizeRecord(handle)
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// What a walk through all trees of a stream finds: each node and each data block once, however many
+/// snapshots share it.
+///
+/// ```
+///   versions, parents before children       a block that is new to the walk was born in the version
+///   s1 --- s2 --- s3 --- head               that is being walked: so births are counted as well
+/// ```
+/// Memory: one bit for each block of the stream's extents, and some 60 bytes for each node.
+struct TreeWalk {
+    /// A run of blocks of a disk that cannot be read.
+    struct Damage: Equatable {
+        var firstBlock: UInt64
+        var count: UInt64
+        var reason: CheckLoss.Reason
+    }
+
+    /// What is below a node. Nodes stand at the same place in every tree that has them.
+    struct Summary {
+        var level: Int
+        var firstBlock: UInt64
+        var mapped: UInt64 = 0
+        var damage: [Damage] = []
+    }
+
+    /// What the books should say of a version or a head.
+    struct Account {
+        var allocated: UInt64 = 0
+        var born: UInt64 = 0
+        /// Part of the tree cannot be read, or has been given back.
+        var isPartial = false
+    }
+
+    let verifiesData: Bool
+    /// By the raw address of the node, resident ones included.
+    var nodes: [UInt64: Summary] = [:]
+    /// One bit for each block, by extent number.
+    var found: [UInt64: [UInt64]] = [:]
+    /// Data blocks that fail their checksum.
+    var badPlaces: Set<UInt64> = []
+    var liveNodes = 0
+    var dataBlocks: UInt64 = 0
+    var verifiedBlocks: UInt64 = 0
+    var heads: [Int: Account] = [:]
+    var versions: [Int: Account] = [:]
+    var findings: [CheckFinding] = []
+    var losses: [CheckLoss] = []
+    /// A node could not be read: what it leads to is not known.
+    var hasLostNodes = false
+    /// One block is used as two things.
+    var hasClashes = false
+    /// Names that lead to no extent, with the checksum that their block must have.
+    var lostNames: [UInt64: UInt32] = [:]
+
+    // Of the tree under way.
+    var owner: RecordOwner?
+    var floor: UInt32 = 0
+    /// Which of its nodes are given back already.
+    var deletion: ReclaimJob?
+    var progress: (UInt64) -> Void
+
+    init(verifiesData: Bool, progress: @escaping (UInt64) -> Void) {
+        self.verifiesData = verifiesData
+        self.progress = progress
+    }
+
+    /// Sets the bit of a block. False: it was set.
+    mutating func note(_ place: BlockAddress, extentBlocks: Int) -> Bool {
+        let word = place.block >> 6
+        let mask: UInt64 = 1 << UInt64(place.block & 63)
+        let empty = { Array(repeating: UInt64(0), count: (extentBlocks + 63) / 64) }
+        let old = found[place.extent.rawValue, default: empty()][word]
+        guard old & mask == 0 else { return false }
+        found[place.extent.rawValue, default: empty()][word] = old | mask
+        return true
+    }
+
+    func isFound(_ place: BlockAddress) -> Bool {
+        guard let words = found[place.extent.rawValue] else { return false }
+        return words[place.block >> 6] & 1 << UInt64(place.block & 63) != 0
+    }
+}

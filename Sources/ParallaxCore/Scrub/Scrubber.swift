@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+/// How far a stream's scrub is. A pass goes through the extents in the order of their numbers: those
+/// of the log, then the cold ones, as far as there were any when it began.
+package struct ScrubStatus: Equatable, Sendable {
+    package var isRunning = false
+    /// The pass has come to its end.
+    package var isFinished = false
+    /// The extent that is being read; all before it are verified. A pass that is interrupted goes on
+    /// with it.
+    package var position: UInt64 = 0
+    /// The last extents, of the log and cold, that this pass reads.
+    package var lastLog: UInt64 = 0
+    package var lastCold: UInt64 = 0
+    /// Blocks of this pass, and those that lived when it began.
+    package var verifiedBlocks: UInt64 = 0
+    package var totalBlocks: UInt64 = 0
+    package var damagedBlocks: UInt64 = 0
+    /// Passes that came to their end since the engine was opened.
+    package var passes: UInt64 = 0
+
+    package init() {}
+}
+
+/// Reads everything that lives again and again, a piece at a time and never faster than it may, and
+/// compares it with what its chunk says of it.
+///
+/// ```
+///   idle ---> reading (one read under way, or waiting for its rate) ---> idle
+///                |   ^
+///        damage  v   |
+///             asking the trees whose the block is
+/// ```
+/// SAFETY: owns its buffers, which are handed to the device only while `isBusy`.
+struct Scrubber: ~Copyable {
+    static let pieceBlocks = 64
+    /// LIMIT: findings that wait for somebody to take them; more are only counted.
+    static let findingsKept = 256
+
+    var status = ScrubStatus()
+    var bytesPerSecond: UInt64 = 0
+    /// Bytes that may be read now, and when that was reckoned.
+    var credit: Int64 = 0
+    var reckonedAt: UInt64 = 0
+
+    var isBusy = false
+    /// The epoch of the read under way, or 2: its extent's slot must not be given away under it.
+    var readEpoch: UInt8 = 2
+    /// The next block to look at, and which of the piece under way lived when it was asked for: what
+    /// is written only now may be read before it is there.
+    var block = 0
+    var pieceCount = 0
+    var livedBefore: UInt64 = 0
+    /// Up to here blocks are read one by one, because the piece could not be read.
+    var singlyUntil = 0
+
+    /// The chunk that the next block belongs to.
+    var payloadLeft = 0
+    var records: ChunkRecordReader?
+    var record: ChunkRecord?
+    var indexInRecord = 0
+
+    var inquiry: ScrubInquiry?
+    var findings: [String] = []
+
+    let piece = BlockBuffer(blocks: Scrubber.pieceBlocks)
+    let header = BlockBuffer()
+    let buffer: UnsafeMutablePointer<DataSegment>
+
+    init() { buffer = .allocate(capacity: 1) }
+
+    deinit { buffer.deallocate() }
+
+    /// Forgets the chunk under way.
+    mutating func leaveChunk() {
+        payloadLeft = 0
+        records = nil
+        record = nil
+        indexInRecord = 0
+    }
+
+    /// What the chunk says of its next payload block; nil: nothing.
+    mutating func recordOfNextBlock() -> ChunkRecord? {
+        while true {
+            if let record, indexInRecord < record.payloadBlocks { return record }
+            guard let next = records?.next() else { return nil }
+            record = next
+            indexInRecord = 0
+        }
+    }
+
+    /// More may be read as time goes by; never more at once than in a tenth of a second.
+    mutating func reckon(now: UInt64) {
+        let passed = min(now - min(now, reckonedAt), 1_000_000_000)
+        reckonedAt = now
+        credit += Int64(bytesPerSecond / 1000 * passed / 1_000_000)
+        let most = max(Int64(bytesPerSecond / 10), Int64(Self.pieceBlocks * blockBytes))
+        credit = min(credit, most)
+    }
+}
+
+/// A damaged data block, and how far the search for those who have it has come.
+struct ScrubInquiry {
+    var name: BlockAddress
+    var place: BlockAddress
+    var block: UInt64
+    /// The next to ask: first the heads, then the versions.
+    var handle = 0
+    var row = 0
+    var attempts = 0
+    var owners: [String] = []
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxSimulation
+import Testing
+
+@testable import ParallaxCore
+
+@Suite("The scrub of a store")
+struct ScrubTests {
+    @Test("reads everything that lives once, at its rate, and finds nothing in a whole store")
+    func whole() throws {
+        let store = try CheckTests.makeStore()
+        let live = store.liveOffsets().count
+        store.startScrub(bytesPerSecond: 64 << 20)
+        let status = try store.finishScrub()
+        #expect(status.isFinished && status.passes == 1)
+        #expect(status.damagedBlocks == 0)
+        #expect(status.verifiedBlocks == UInt64(live))
+        #expect(store.scrubFindings() == [])
+    }
+
+    @Test("never reads faster than it may")
+    func rate() throws {
+        let store = try CheckTests.makeStore()
+        store.startScrub(bytesPerSecond: 1 << 20)
+        // A turn is a millisecond.
+        for _ in 0..<500 { store.step() }
+        let read = store.scrubbedBytes
+        #expect(read > 0)
+        #expect(read <= (1 << 20) / 2 + UInt64(2 * Scrubber.pieceBlocks * blockBytes))
+    }
+
+    @Test("goes on from where it was interrupted, in another opening as well")
+    func resumes() throws {
+        let store = try CheckTests.makeStore()
+        store.startScrub(bytesPerSecond: 64 << 20)
+        for _ in 0..<6 { store.step() }
+        store.stopScrub()
+        for _ in 0..<3 { store.step() }
+        let middle = store.scrubStatus
+        #expect(!middle.isRunning && !middle.isFinished)
+        try store.checkpoint()
+        try store.open()
+        store.startScrub(bytesPerSecond: 64 << 20, from: middle)
+        let end = try store.finishScrub()
+        #expect(end.isFinished)
+        #expect(end.verifiedBlocks >= middle.verifiedBlocks)
+        #expect(end.lastLog == middle.lastLog)
+    }
+
+    @Test("every damaged block is found, moved ones too, and told with all who have it")
+    func damage() throws {
+        for isCleaned in [false, true] {
+            let store = try CheckTests.makeStore()
+            if isCleaned { try store.clean() }
+            let offset = try #require(store.offset(of: 2, in: "gold"))
+            store.device.rot(at: offset, bit: 1)
+            store.startScrub(bytesPerSecond: 64 << 20)
+            let status = try store.finishScrub()
+            #expect(status.damagedBlocks == 1)
+            let findings = store.scrubFindings()
+            #expect(findings.count == 1)
+            let text = findings.first ?? ""
+            for name in ["gold", "gold@first", "gold@second", "copy"] {
+                #expect(text.contains(name), "\(text)")
+            }
+            #expect(text.hasPrefix("block 2 "), "\(text)")
+        }
+    }
+
+    @Test("a flip in any block that lives is found")
+    func everyBlock() throws {
+        let store = try CheckTests.makeStore()
+        for offset in store.liveOffsets().sorted() {
+            // A page that was found damaged has been written anew, and others with it.
+            guard store.liveOffsets().contains(offset) else { continue }
+            store.device.rot(at: offset + 8, bit: 2)
+            store.startScrub(bytesPerSecond: 256 << 20)
+            let status = try store.finishScrub()
+            #expect(status.damagedBlocks == 1, "\(offset)")
+            store.device.rot(at: offset + 8, bit: 2)
+        }
+    }
+
+    @Test("does not take what is being written for damage")
+    func whileWriting() throws {
+        let store = try CheckTests.makeStore()
+        store.startScrub(bytesPerSecond: 256 << 20)
+        for round in UInt64(0)..<60 {
+            try store.write("gold", round * 5..<round * 5 + 5)
+            if round % 20 == 19 { try store.snapshot("gold", "r\(round)") }
+        }
+        let status = try store.finishScrub()
+        #expect(status.damagedBlocks == 0)
+        #expect(store.scrubFindings() == [])
+    }
+}
