@@ -201,7 +201,17 @@ private struct Peeling {
     }
 
     private mutating func peelCandidate(_ table: MutationTable) -> Bool {
-        let index = candidates.lastIndex { $0.mask & ~hidden != 0 && isTop($0, table) }
+        let tops = candidates.indices.filter { index in
+            candidates[index].mask & ~hidden != 0 && isTop(candidates[index], table)
+        }
+        // Once a write that came before another is peeled, the other cannot be below it any more.
+        let index = tops.last { index in
+            let mutation = table[candidates[index].stamp]
+            return !tops.contains { other in
+                candidates[other].mask & candidates[index].mask != 0
+                    && mutation.isBefore(table[candidates[other].stamp])
+            }
+        }
         guard let index else { return false }
         survivors.append(candidates[index])
         peel(candidates.remove(at: index))
