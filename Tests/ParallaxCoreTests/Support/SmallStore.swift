@@ -157,9 +157,16 @@ final class SmallStore {
 
     /// Moves what lives together, so that blocks have other places than names.
     func clean() throws {
-        for engine in engines { engine.engine.requestCleaning(untilFreeSlots: slots.slotCount) }
+        startCleaning()
         for _ in 0..<3000 { step() }
         try checkpoint()
+    }
+
+    /// Of the first stream.
+    var statistics: EngineStatistics { engines[0].engine.statistics }
+
+    func startCleaning() {
+        for engine in engines { engine.engine.requestCleaning(untilFreeSlots: slots.slotCount) }
     }
 
     private func handle(_ vdi: String) throws -> UInt32 {

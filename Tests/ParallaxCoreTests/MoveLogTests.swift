@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxSimulation
+import Testing
+
+@testable import ParallaxCore
+
+@Suite("Moves in the log")
+struct MoveLogTests {
+    /// Half of what was written is dead, in extents that a checkpoint knows.
+    private func makeStore() throws -> SmallStore {
+        let store = try SmallStore()
+        try store.create("disk")
+        try store.write("disk", 0..<600)
+        try store.snapshot("disk", "kept")
+        for block in stride(from: UInt64(0), to: 600, by: 2) {
+            try store.write("disk", block..<block + 1)
+        }
+        try store.checkpoint()
+        return store
+    }
+
+    @Test("what was moved, and given up, between checkpoints is found after a loss of power")
+    func powerLoss() throws {
+        let store = try makeStore()
+        let checkpoints = store.statistics.checkpoints
+        store.startCleaning()
+        for _ in 0..<3000 where store.statistics.droppedExtents == 0 { store.step() }
+        #expect(store.statistics.droppedExtents > 0)
+        try store.flush("disk")
+        #expect(store.statistics.checkpoints == checkpoints)
+        store.device.crash(.powerLoss)
+        try store.open()
+        #expect(store.statistics.forwardedBlocks > 0)
+        let found = try store.compare()
+        #expect(found == SmallStore.Comparison())
+    }
+
+    @Test("a loss of power at any turn of the cleaner loses nothing", arguments: 1...40)
+    func powerLossAtTurn(turn: Int) throws {
+        let store = try makeStore()
+        store.startCleaning()
+        for _ in 0..<turn { store.step() }
+        store.device.crash(.powerLoss)
+        try store.open()
+        let found = try store.compare()
+        #expect(found == SmallStore.Comparison())
+        try store.clean()
+        let cleaned = try store.compare()
+        #expect(cleaned == SmallStore.Comparison())
+    }
+
+    @Test("an extent is not given up in the log while a replay may need something in it")
+    func held() throws {
+        var table = ExtentTable(slotCount: 4, extentBlocks: 256)
+        var root = CheckpointRoot(
+            uuid: StoreUUID(high: 1, low: 2), stream: 0, sequence: 7, generation: 1,
+            replayLSN: LogSequenceNumber(100), replayExtent: ExtentNumber(9), replayBlock: 0,
+            nodeFrames: 0, nextExtent: ExtentNumber(10), nextVDI: 1, nextSnapshot: 1)
+        table.nextCheckpoint = 8
+        let number = ExtentNumber(3)
+        func isDroppable(_ table: borrowing ExtentTable, _ root: CheckpointRoot) -> Bool {
+            guard let extent = table.find(number) else { return false }
+            return table.isDroppable(extent, afterCheckpoint: root)
+        }
+        table.insert(
+            number, slot: ExtentSlot(0), state: .sealed, lastLSN: LogSequenceNumber(99))
+        for block in 0..<2 { table.addLive(BlockAddress(extent: number, block: block)) }
+        table.removeLive(BlockAddress(extent: number, block: 0), isReplayed: true)
+        let isLive = isDroppable(table, root)
+        #expect(!isLive)
+        table.removeLive(BlockAddress(extent: number, block: 1), isReplayed: true)
+        let isEmpty = isDroppable(table, root)
+        #expect(isEmpty && table.emptied == [number])
+
+        // A node: the checkpoint names it.
+        table.addLive(BlockAddress(extent: number, block: 2))
+        table.removeLive(BlockAddress(extent: number, block: 2))
+        let isHeld = isDroppable(table, root)
+        root.sequence = 8
+        let isFree = isDroppable(table, root)
+        #expect(!isHeld && isFree)
+
+        // A deletion has ended.
+        table.nextCheckpoint = 9
+        table.holdAll()
+        let isAnyFree = isDroppable(table, root)
+        root.sequence = 9
+        let isFreeAgain = isDroppable(table, root)
+        #expect(!isAnyFree && isFreeAgain)
+
+        // The replay goes through it.
+        root.replayLSN = LogSequenceNumber(99)
+        let isReplayed = isDroppable(table, root)
+        #expect(!isReplayed)
+    }
+
+    @Test("the rate of decay follows what dies, and does not trust a first look")
+    func decay() {
+        var decay = ExtentTable.Decay()
+        let first = decay.update(live: 1000, clock: 5000)
+        #expect(first == .infinity)
+        // One block in ten, for a while.
+        var rate: Float = 0
+        for step in 1...50 {
+            rate = decay.update(live: UInt32(1000 - 10 * step), clock: UInt64(5000 + 100 * step))
+        }
+        #expect(rate > 0.08 && rate < 0.15)
+        // Then nothing.
+        rate = decay.update(live: 500, clock: 1_000_000)
+        #expect(rate < 0.001)
+    }
+
+    @Test("records of moves and of extents that are given up come back as they were written")
+    func records() {
+        let block = BlockBuffer()
+        var writer = ByteWriter(
+            block.base, capacity: blockBytes, at: ChunkHeader.recordsOffset)
+        let to = BlockAddress(extent: ExtentNumber(1 << 39), block: 17)
+        writer.put(ChunkRecord.Kind.moves)
+        writer.put(UInt8(0))
+        writer.put(UInt16(2))
+        writer.put(UInt32(0))
+        writer.put(to.rawValue)
+        writer.put(UInt64(0))
+        writer.put(UInt64(99 << 24))
+        writer.put(ChunkRecord.Kind.drop)
+        writer.put(UInt8(0))
+        writer.put(UInt16(0))
+        writer.put(UInt32(0))
+        writer.put(UInt64(99))
+        let length = writer.count - ChunkHeader.recordsOffset
+        #expect(length == ChunkRecord.movesFixedBytes + 16 + ChunkRecord.dropBytes)
+        var records = ChunkRecordReader(header: block.base, recordBytes: length)
+        guard case .moves(let place, let count, let offset) = records.next() else {
+            Issue.record("no record of moves")
+            return
+        }
+        #expect(place == to && count == 2)
+        let second = block.base.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self)
+        #expect(second == 99 << 24)
+        guard case .drop(let extent) = records.next() else {
+            Issue.record("no record of a drop")
+            return
+        }
+        #expect(extent == ExtentNumber(99))
+        let none = records.next()
+        #expect(none == nil && !records.isMalformed)
+        // Cut off in the middle.
+        var short = ChunkRecordReader(
+            header: block.base, recordBytes: ChunkRecord.movesFixedBytes + 8)
+        let cut = short.next()
+        #expect(cut == nil && short.isMalformed)
+    }
+}
