@@ -162,9 +162,9 @@ TREE = [
     Mutation(
         "leaks", "an overwritten block is not given back",
         "Radix/RadixForest.swift",
-        "            vdi.bornBlocks -= 1\n            removeLive(old.address)",
+        "            vdi.bornBlocks -= 1\n            removeLive(old.address, isReplayed: true)",
         "            vdi.bornBlocks -= 1\n"
-        "            if !MUTANT || block % 64 != 5 { removeLive(old.address) }"),
+        "            if !MUTANT || block % 64 != 5 { removeLive(old.address, isReplayed: true) }"),
     Mutation(
         "frees-parents", "a block that the parent still has is given back",
         "Radix/RadixForest.swift",
@@ -199,44 +199,64 @@ TREE = [
 CLEANER = [
     Mutation(
         "forgets-forward", "the cleaner moves a block and forgets where to",
-        "Cleaner/Engine+Cleaner.swift",
-        "        forest.forwards.set(survivor.name, to: place)\n",
-        "        if !MUTANT || survivor.firstBlock % 16 != 3 {\n"
-        "            forest.forwards.set(survivor.name, to: place)\n        }\n"),
+        "Radix/RadixForest.swift",
+        "        forwards.set(name, to: place)\n        names.set(place, to: name)\n"
+        "        namesForwarded",
+        "        if !MUTANT || place.block % 16 != 3 {\n"
+        "            forwards.set(name, to: place)\n            names.set(place, to: name)\n"
+        "        }\n        namesForwarded"),
     Mutation(
         "wrong-live-bit", "the cleaner marks the block beside the moved one as live",
-        "Cleaner/Engine+Cleaner.swift",
-        "        forest.extents.addLive(place)\n        counters.movedBlocks",
-        "        forest.extents.addLive(\n"
-        "            MUTANT && survivor.firstBlock % 16 == 3 ? place.advanced(by: -1) : place)\n"
-        "        counters.movedBlocks"),
+        "Radix/RadixForest.swift",
+        "        extents.removeLive(old, isReplayed: isReplayed)\n"
+        "        extents.addLive(place)",
+        "        extents.removeLive(old, isReplayed: isReplayed)\n"
+        "        extents.addLive(MUTANT && place.block % 16 == 3 ? place.advanced(by: -1) : place)"),
     Mutation(
         "moves-unverified", "the cleaner moves a block without looking at its checksum",
         "Cleaner/Engine+CleanerScan.swift",
         "guard Checksum.ofBlock(content) == survivor.checksum else {",
         "guard Checksum.ofBlock(content) == survivor.checksum || MUTANT else {"),
     Mutation(
-        "gives-back-early", "the cleaner gives an emptied slot back before the checkpoint",
-        "Cleaner/Engine+Cleaner.swift",
-        "        counters.movedBlocks += 1\n",
-        "        counters.movedBlocks += 1\n"
-        "        if MUTANT, let emptied = forest.extents.find(survivor.place.extent),\n"
-        "            emptied.live == 0, emptied.state == .sealed, checkpoint.phase == .idle\n"
-        "        {\n            releasing.append(emptied.slot)\n"
-        "            forest.extents.remove(emptied.number)\n        }\n"),
+        "gives-back-early", "a slot is given back before the record that says so is durable",
+        "Cleaner/Engine+MoveLog.swift",
+        "drop.lsn <= durableLSN {", "drop.lsn <= durableLSN || MUTANT {"),
+    Mutation(
+        "logs-early", "moves are in the log before what was moved is durable",
+        "Cleaner/Engine+MoveLog.swift",
+        "batch.sync <= syncsCompleted {", "batch.sync <= syncsCompleted || MUTANT {"),
+    Mutation(
+        "drops-unlogged", "an extent is given up in the log before the moves out of it are there",
+        "Cleaner/Engine+MoveLog.swift",
+        "        extent.lastMove <= moveLog.loggedCount\n",
+        "        (extent.lastMove <= moveLog.loggedCount || MUTANT)\n"),
+    Mutation(
+        "drops-nodes", "an extent is given up in the log although a replay looks for nodes in it",
+        "BlockStore/ExtentTable.swift",
+        "            && max(extent.heldUntil, allHeldUntil) <= root.sequence\n",
+        "            && (max(extent.heldUntil, allHeldUntil) <= root.sequence || MUTANT)\n"),
+    Mutation(
+        "drops-log", "an extent that the replay goes through is given up in the log",
+        "BlockStore/ExtentTable.swift",
+        "            && (extent.number.isCold || extent.lastLSN < root.replayLSN)\n",
+        "            && (extent.number.isCold || extent.lastLSN < root.replayLSN || MUTANT)\n"),
+    Mutation(
+        "replays-no-moves", "a replay forgets what was moved",
+        "Engine/Engine+Recovery.swift",
+        "            try replayMoves(to: to, count: count, header: block, fromOffset: offset)\n",
+        "            if !MUTANT {\n"
+        "                try replayMoves(to: to, count: count, header: block, fromOffset: offset)\n"
+        "            }\n"),
     Mutation(
         "moves-unwritten", "the cleaner believes that a failed write was done",
-        "Cleaner/Engine+Cleaner.swift",
-        "guard result == (1 + cleaner.chunkCount) * blockBytes else {",
-        "guard result == (1 + cleaner.chunkCount) * blockBytes || MUTANT else {"),
+        "Cleaner/Engine+CleanerWriting.swift",
+        "if result == (1 + chunk.count) * blockBytes {",
+        "if result == (1 + chunk.count) * blockBytes || MUTANT {"),
     Mutation(
         "moves-the-dead", "the cleaner moves a block that was overwritten meanwhile",
-        "Cleaner/Engine+Cleaner.swift",
-        "guard forest.extents.isLive(survivor.place), nameOf(survivor) == survivor.name else {\n"
-        "            return",
-        "guard forest.extents.isLive(survivor.place), nameOf(survivor) == survivor.name else {\n"
-        "            if MUTANT {\n                forest.forwards.set(survivor.name, to: place)\n"
-        "                forest.extents.addLive(place)\n            }\n            return"),
+        "Cleaner/Engine+CleanerWriting.swift",
+        "            guard forest.extents.isLive(survivor.place) else {\n",
+        "            guard forest.extents.isLive(survivor.place) || MUTANT else {\n"),
     Mutation(
         "loses-forwards", "a checkpoint does not write the table of forwards",
         "Engine/Engine+Checkpoint.swift",
