@@ -63,12 +63,17 @@ struct StoreCheckCommand: ParsableCommand {
         return CheckOutcome(path: path, report: report, verifiesData: data && !isLive)
     }
 
+    /// LIMIT: the kernel takes a moment to let go of the lock of a daemon that was killed.
+    private static let patienceMilliseconds = 1000
+
     /// Beside a daemon, if one has the store.
     private func openToLook() throws(ControlError) -> (StoreFile, isLive: Bool) {
         do throws(StoreFileError) {
             do throws(StoreFileError) {
                 return (
-                    try StoreFile.open(path: path, access: .readOnly, patienceMilliseconds: 0),
+                    try StoreFile.open(
+                        path: path, access: .readOnly,
+                        patienceMilliseconds: Self.patienceMilliseconds),
                     false
                 )
             } catch {
