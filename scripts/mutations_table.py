@@ -211,7 +211,8 @@ CLEANER = [
         "        extents.removeLive(old, isReplayed: isReplayed)\n"
         "        extents.addLive(place)",
         "        extents.removeLive(old, isReplayed: isReplayed)\n"
-        "        extents.addLive(MUTANT && place.block % 16 == 3 ? place.advanced(by: -1) : place)"),
+        "        extents.addLive(\n"
+        "            MUTANT && place.block % 16 == 3 ? place.advanced(by: -1) : place)"),
     Mutation(
         "moves-unverified", "the cleaner moves a block without looking at its checksum",
         "Cleaner/Engine+CleanerScan.swift",

@@ -14,6 +14,8 @@ DEPTHS = (1, 32)
 STEADY_WINDOWS, STEADY_SHARE = 3, 0.1
 # Room for what the load writes where nothing has to be cleaned, in stores.
 ROOM = 1.5
+# What the load between two snapshots may write, and the leaves that it changes.
+SNAPSHOT_ROOM = 10 << 20
 BLOCK = 4096
 
 
@@ -114,7 +116,8 @@ def measure_deletion(context, sizes):
     """Snapshots under a random load, deleted all at once: when their blocks are given back, and
     when whole extents are free again."""
     disk = min(sizes.disk, 2 * GIB)
-    server = filled_store(context, "deletion", disk + int(ROOM * sizes.store), disk)
+    room = int(ROOM * sizes.store) + sizes.snapshots * SNAPSHOT_ROOM
+    server = filled_store(context, "deletion", disk + room, disk)
     server.restart()
     before = server.status["store"]
     rate = 50
