@@ -12,10 +12,7 @@ struct BlockFetch: ~Copyable {
     /// The block as a radix node's entries; nil: it is not good.
     func entries(_ index: Int) -> [BlockReference]? {
         guard positions[index] >= 0 else { return nil }
-        let base = buffer.base + positions[index] * blockBytes
-        return Array(
-            UnsafeBufferPointer(
-                start: base.assumingMemoryBound(to: BlockReference.self), count: radixFanout))
+        return Engine.entries(at: buffer.base + positions[index] * blockBytes)
     }
 }
 
@@ -102,11 +99,5 @@ extension Engine {
         }
         guard isInStore(forest.place(of: reference.address)) else { return nil }
         return fetch([reference], medium: medium).entries(0)
-    }
-
-    private static func entries(at base: UnsafeRawPointer) -> [BlockReference] {
-        Array(
-            UnsafeBufferPointer(
-                start: base.assumingMemoryBound(to: BlockReference.self), count: radixFanout))
     }
 }

@@ -35,11 +35,7 @@ struct Cleaner: ~Copyable {
         var victim = ExtentNumber(0)
         /// The next block to look at.
         var block = 0
-        /// Payload blocks of the present chunk that are still to come, and what it says of them.
-        var payloadLeft = 0
-        var records: ChunkRecordReader?
-        var record: ChunkRecord?
-        var indexInRecord = 0
+        var chunk = ChunkCursor()
         /// Live blocks whose chunk, or whose content, is damaged.
         var damaged = 0
     }

@@ -11,13 +11,19 @@ extension Engine {
             let block = cleaner.scan.block
             let content = memory + (block - piece.start) * blockBytes
             let place = BlockAddress(extent: cleaner.scan.victim, block: block)
-            if cleaner.scan.payloadLeft > 0, let record = recordOfNextBlock() {
-                cleaner.scan.payloadLeft -= 1
+            if cleaner.scan.chunk.payloadLeft > 0,
+                let record = cleaner.scan.chunk.recordOfNextBlock()
+            {
                 if forest.extents.isLive(place) { take(place, content, record) }
-                cleaner.scan.indexInRecord += 1
+                cleaner.scan.chunk.advance()
             } else {
                 if forest.extents.isLive(place) { cleaner.scan.damaged += 1 }
-                beginChunk(content, block)
+                // A chunk begins here, or else nothing that is known: then the next block is looked at
+                // as if one began there. No harm comes of a block that only looks like a header: what
+                // lives, and under which name, is not taken from it.
+                _ = cleaner.scan.chunk.enter(
+                    content, at: place, header: cleaner.chunkHeader.base, superblock: superblock,
+                    stream: configuration.stream)
             }
             cleaner.scan.block += 1
         }
@@ -29,48 +35,14 @@ extension Engine {
         where forest.extents.isLive(BlockAddress(extent: cleaner.scan.victim, block: block)) {
             cleaner.scan.damaged += 1
         }
-        cleaner.scan.payloadLeft = 0
+        cleaner.scan.chunk.leave()
         cleaner.scan.block = end
-    }
-
-    /// A chunk begins here, or else nothing that is known: then the next block is looked at as if
-    /// one began there. No harm comes of a block that only looks like a header: what lives, and under
-    /// which name, is not taken from it.
-    private mutating func beginChunk(_ content: UnsafeRawPointer, _ block: Int) {
-        cleaner.scan.payloadLeft = 0
-        cleaner.scan.record = nil
-        cleaner.scan.indexInRecord = 0
-        guard content.load(as: UInt64.self) == ChunkHeader.magic else { return }
-        let header = cleaner.chunkHeader.base
-        Memory.copy(to: header, from: content, count: blockBytes)
-        guard
-            let chunk = ChunkHeader.decode(
-                from: header, uuid: superblock.uuid, stream: configuration.stream),
-            chunk.extent == cleaner.scan.victim, chunk.block == block,
-            block + 1 + chunk.payloadBlocks <= superblock.extentBlocks
-        else { return }
-        cleaner.scan.payloadLeft = chunk.payloadBlocks
-        cleaner.scan.records = ChunkRecordReader(header: header, recordBytes: chunk.recordBytes)
-    }
-
-    /// What the chunk says of its next payload block; nil: nothing, it is malformed.
-    private mutating func recordOfNextBlock() -> ChunkRecord? {
-        while true {
-            if let record = cleaner.scan.record,
-                cleaner.scan.indexInRecord < record.payloadBlocks
-            {
-                return record
-            }
-            guard let next = cleaner.scan.records?.next() else { return nil }
-            cleaner.scan.record = next
-            cleaner.scan.indexInRecord = 0
-        }
     }
 
     private mutating func take(
         _ place: BlockAddress, _ content: UnsafeRawPointer, _ record: ChunkRecord
     ) {
-        let index = cleaner.scan.indexInRecord
+        let index = cleaner.scan.chunk.indexInRecord
         let header = UnsafeRawPointer(cleaner.chunkHeader.base)
         var survivor = Cleaner.Survivor(
             place: place, vdi: 0, firstBlock: 0,

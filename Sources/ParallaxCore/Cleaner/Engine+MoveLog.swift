@@ -82,21 +82,24 @@ extension Engine {
     /// down the extents as they were when it began.
     private mutating func dropEmptied() {
         guard mayDropBetweenCheckpoints, !forest.extents.emptied.isEmpty else { return }
-        var kept: [ExtentNumber] = []
-        let emptied = forest.extents.emptied
-        for (index, number) in emptied.enumerated() {
-            guard let extent = forest.extents.find(number), extent.live == 0 else { continue }
-            guard isDroppableByLog(extent) else {
-                kept.append(number)
-                continue
+        var kept = 0
+        var hasRoom = true
+        for index in 0..<forest.extents.emptied.count {
+            let number = forest.extents.emptied[index]
+            if hasRoom {
+                guard let extent = forest.extents.find(number), extent.live == 0 else { continue }
+                if isDroppableByLog(extent) {
+                    hasRoom = hasRoomForMoves(recordBytes: ChunkRecord.dropBytes)
+                    if hasRoom {
+                        drop(extent)
+                        continue
+                    }
+                }
             }
-            guard hasRoomForMoves(recordBytes: ChunkRecord.dropBytes) else {
-                kept += emptied[index...]
-                break
-            }
-            drop(extent)
+            forest.extents.emptied[kept] = number
+            kept += 1
         }
-        forest.extents.emptied = kept
+        forest.extents.emptied.removeLast(forest.extents.emptied.count - kept)
     }
 
     private var mayDropBetweenCheckpoints: Bool {
@@ -153,20 +156,6 @@ extension Engine {
 
 /// The same, found in the log.
 extension Engine {
-    mutating func replayLease(ofCold extent: ExtentNumber, _ slot: ExtentSlot) throws(StoreError) {
-        if let known = forest.extents.slot(of: extent) {
-            guard known == slot else {
-                throw Self.damaged("two places for extent \(extent.rawValue)")
-            }
-            return
-        }
-        guard slot.rawValue < superblock.slotCount, forest.extents.hasRoom,
-            forest.extents.isFree(slot)
-        else { throw Self.damaged("extent \(extent.rawValue) is leased outside the store") }
-        forest.extents.insert(extent, slot: slot, state: .leased)
-        cleaner.cold.next = max(cleaner.cold.next, extent.next)
-    }
-
     /// Blocks that have died since, or whose move the checkpoint knows, are passed over.
     mutating func replayMoves(
         to first: BlockAddress, count: Int, header: UnsafeRawPointer, fromOffset: Int

@@ -161,7 +161,7 @@ extension Engine {
         {
             frame = found
         }
-        if let frame { return (Self.entries(forest.cache.content(frame)), address) }
+        if let frame { return (Self.entries(at: forest.cache.content(frame)), address) }
         let block = BlockBuffer()
         let place = forest.place(of: reference.address)
         if let slot = forest.extents.slot(of: place.extent),
@@ -169,7 +169,7 @@ extension Engine {
         {
             taker.load(superblock.byteOffset(slot: slot, block: place.block), block.base)
             if Checksum.ofBlock(block.base) == reference.checksum {
-                return (Self.entries(block.base), address)
+                return (Self.entries(at: block.base), address)
             }
         }
         taker.census.problems.append(
@@ -178,7 +178,8 @@ extension Engine {
         return nil
     }
 
-    private static func entries(_ base: UnsafeRawPointer) -> [BlockReference] {
+    /// A copy of a node's entries.
+    static func entries(at base: UnsafeRawPointer) -> [BlockReference] {
         Array(
             UnsafeBufferPointer(
                 start: base.assumingMemoryBound(to: BlockReference.self), count: radixFanout))

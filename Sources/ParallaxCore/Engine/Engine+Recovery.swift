@@ -254,11 +254,7 @@ extension Engine {
         switch record {
         case .node, .table, .moved: return
         case .lease(let extent, let slot):
-            if extent.isCold {
-                try replayLease(ofCold: extent, slot)
-            } else {
-                try replayLease(extent, slot)
-            }
+            try replayLease(extent, slot)
         case .moves(let to, let count, let offset):
             try replayMoves(to: to, count: count, header: block, fromOffset: offset)
         case .drop(let extent): try replayDrop(extent)
@@ -286,20 +282,21 @@ extension Engine {
     private mutating func replayLease(_ extent: ExtentNumber, _ slot: ExtentSlot)
         throws(StoreError)
     {
-        log.nextExtent = max(log.nextExtent, extent.next)
+        if !extent.isCold { log.nextExtent = max(log.nextExtent, extent.next) }
         if let known = forest.extents.slot(of: extent) {
             // The checkpoint's tables are younger than the lease.
             if known == slot { return }
             // Or the lease is younger: the one before was on its way back to the allocator.
-            guard isUnused(extent) else {
+            guard !extent.isCold, isUnused(extent) else {
                 throw Self.damaged("two places for extent \(extent.rawValue)")
             }
             forest.extents.remove(extent)
         }
         guard slot.rawValue < superblock.slotCount, forest.extents.hasRoom, extent.rawValue > 0,
-            !extent.isCold, forest.extents.isFree(slot)
+            forest.extents.isFree(slot)
         else { throw Self.damaged("extent \(extent.rawValue) is leased outside the store") }
         forest.extents.insert(extent, slot: slot, state: .leased)
+        if extent.isCold { cleaner.cold.next = max(cleaner.cold.next, extent.next) }
     }
 
     private func isUnused(_ extent: ExtentNumber) -> Bool {

@@ -52,7 +52,7 @@ extension Engine {
         scrubber.status.position = extent.rawValue
         scrubber.block = 0
         scrubber.singlyUntil = 0
-        scrubber.leaveChunk()
+        scrubber.chunk.leave()
     }
 
     /// The next extent of this pass at or behind the position, or the end of the pass.
@@ -112,10 +112,9 @@ extension Engine {
             break
         }
         guard let last, scrubber.block <= last else { return nil }
-        while scrubber.payloadLeft > 0, scrubber.block <= last, !extent.bits[scrubber.block] {
-            _ = scrubber.recordOfNextBlock()
-            scrubber.indexInRecord += 1
-            scrubber.payloadLeft -= 1
+        while scrubber.chunk.payloadLeft > 0, scrubber.block <= last, !extent.bits[scrubber.block] {
+            _ = scrubber.chunk.recordOfNextBlock()
+            scrubber.chunk.advance()
             scrubber.block += 1
         }
         return scrubber.block <= last ? scrubber.block : nil
@@ -146,11 +145,10 @@ extension Engine {
             let lives =
                 scrubber.livedBefore >> UInt64(index) & 1 != 0 && forest.extents.isLive(place)
             scrubber.block = start + index + 1
-            if scrubber.payloadLeft > 0 {
-                let record = scrubber.recordOfNextBlock()
+            if scrubber.chunk.payloadLeft > 0 {
+                let record = scrubber.chunk.recordOfNextBlock()
                 if lives { verify(place, content, record, isRead: isRead) }
-                scrubber.payloadLeft -= 1
-                scrubber.indexInRecord += 1
+                scrubber.chunk.advance()
                 // Whose it is comes first; the rest is read again.
                 if scrubber.inquiry != nil { return }
                 continue
@@ -160,29 +158,18 @@ extension Engine {
                     "the chunk header in front of block \(place.block) of extent \(extent.rawValue) "
                         + "is damaged: the cleaner leaves that extent alone")
             }
-            if !isRead || !enterChunk(content, place) {
-                scrubber.leaveChunk()
+            let isHeader =
+                isRead
+                && scrubber.chunk.enter(
+                    content, at: place, header: scrubber.header.base, superblock: superblock,
+                    stream: configuration.stream)
+            if !isHeader {
+                scrubber.chunk.leave()
                 // In an extent that is still being filled nothing is behind here.
                 let isOpen = forest.extents.find(extent)?.state == .open
                 if isOpen { return goToNextExtent(after: true) }
             }
         }
-    }
-
-    private mutating func enterChunk(_ content: UnsafeRawPointer, _ place: BlockAddress) -> Bool {
-        scrubber.leaveChunk()
-        guard content.load(as: UInt64.self) == ChunkHeader.magic else { return false }
-        let header = scrubber.header.base
-        Memory.copy(to: header, from: content, count: blockBytes)
-        guard
-            let chunk = ChunkHeader.decode(
-                from: header, uuid: superblock.uuid, stream: configuration.stream),
-            chunk.extent == place.extent, chunk.block == place.block,
-            place.block + 1 + chunk.payloadBlocks <= extentEnd
-        else { return false }
-        scrubber.payloadLeft = chunk.payloadBlocks
-        scrubber.records = ChunkRecordReader(header: header, recordBytes: chunk.recordBytes)
-        return true
     }
 
     private mutating func verify(
@@ -191,7 +178,7 @@ extension Engine {
         guard let record else { return }
         scrubber.status.verifiedBlocks += 1
         let header = UnsafeRawPointer(scrubber.header.base)
-        let index = scrubber.indexInRecord
+        let index = scrubber.chunk.indexInRecord
         if isRead, Checksum.ofBlock(content) == record.checksum(index, in: header) { return }
         counters.checksumFailures += isRead ? 1 : 0
         switch record {

@@ -56,10 +56,7 @@ struct Scrubber: ~Copyable {
     var singlyUntil = 0
 
     /// The chunk that the next block belongs to.
-    var payloadLeft = 0
-    var records: ChunkRecordReader?
-    var record: ChunkRecord?
-    var indexInRecord = 0
+    var chunk = ChunkCursor()
 
     var inquiry: ScrubInquiry?
     var findings: [String] = []
@@ -71,24 +68,6 @@ struct Scrubber: ~Copyable {
     init() { buffer = .allocate(capacity: 1) }
 
     deinit { buffer.deallocate() }
-
-    /// Forgets the chunk under way.
-    mutating func leaveChunk() {
-        payloadLeft = 0
-        records = nil
-        record = nil
-        indexInRecord = 0
-    }
-
-    /// What the chunk says of its next payload block; nil: nothing.
-    mutating func recordOfNextBlock() -> ChunkRecord? {
-        while true {
-            if let record, indexInRecord < record.payloadBlocks { return record }
-            guard let next = records?.next() else { return nil }
-            record = next
-            indexInRecord = 0
-        }
-    }
 
     /// More may be read as time goes by; never more at once than in a tenth of a second.
     mutating func reckon(now: UInt64) {
