@@ -20,9 +20,10 @@ package enum Limits {
     /// Log streams, and so shards, of a store.
     package static let streams = 1...32
 
-    /// Extents that a store has at least for each stream: the open one, one ahead of it, and room
-    /// for a checkpoint.
-    package static let extentsPerStream = 4
+    /// Extents that a store has at least for each stream: the open one, two ahead of it for what a
+    /// deletion entails, the cleaner's, and two that the last checkpoint still needs. With fewer,
+    /// one stream's reserves would keep another from its own.
+    package static let extentsPerStream = 6
 
     /// VDIs on one stream; what `vdi create` refuses beyond.
     package static let vdisPerStream = 1 << 20

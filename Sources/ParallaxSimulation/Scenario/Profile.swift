@@ -126,6 +126,7 @@ package struct Profile {
         guard random.oneIn(6) else { return }
         shape.storeBytes = UInt64(random.integer(in: 10...24)) << 20
         shape.streamCount = random.oneIn(5) ? 2 : 1
+        if shape.streamCount == 2 { shape.storeBytes = max(shape.storeBytes, 16 << 20) }
         shape.checkpointLogBytes = random.integer(in: 1...8) << 17
         shape.checkpointIntervalNanoseconds = 50_000_000
         shape.maxChunksInFlight = random.integer(in: 1...6)
