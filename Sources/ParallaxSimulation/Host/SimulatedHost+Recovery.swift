@@ -77,7 +77,7 @@ extension SimulatedHost {
         device.commandsUntilStop = nil
         device.faults = .none
         try checkDevice()
-        try claimSlots()
+        guard try claimSlots() else { return false }
         try checkLogEnds()
         let cutOff = streams.filter { !$0.interrupted.isEmpty }
         try checkCatalog()
@@ -150,7 +150,9 @@ extension SimulatedHost {
         }
     }
 
-    private func claimSlots() throws(SimulationFailure) {
+    /// False when two streams claim one slot, after which the daemon does not serve the store. That
+    /// is right where a stream's newest root got lost.
+    private func claimSlots() throws(SimulationFailure) -> Bool {
         slotOwners = Array(repeating: nil, count: store.slotCount)
         for stream in streams {
             for slot in stream.engine?.ownedSlots() ?? [] {
@@ -158,6 +160,10 @@ extension SimulatedHost {
                     throw SimulationFailure("stream \(stream.index) claims slot \(slot)")
                 }
                 if let owner = slotOwners[Int(slot)] {
+                    if mayBeDamaged {
+                        statistics.refusedOpens += 1
+                        return false
+                    }
                     throw SimulationFailure(
                         "slot \(slot) is claimed by streams \(owner) and \(stream.index)")
                 }
@@ -165,6 +171,7 @@ extension SimulatedHost {
             }
         }
         freeSlots = slotOwners.indices.filter { slotOwners[$0] == nil }.map { UInt32($0) }
+        return true
     }
 
     // MARK: Catalog

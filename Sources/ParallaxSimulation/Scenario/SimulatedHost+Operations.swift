@@ -6,7 +6,8 @@ internal import ParallaxCore
 /// The operations of a scenario.
 extension SimulatedHost {
     func begin(_ profile: Profile) throws(SimulationFailure) {
-        trace.note(.operation, 0, "world: \(profile.character), \(profile.shape)")
+        trace.note(
+            .operation, 0, "world: \(profile.character), \(profile.shape), \(profile.faults)")
         do throws(StoreFailure) {
             try store.format(device)
         } catch {
