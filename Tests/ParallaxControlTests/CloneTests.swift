@@ -234,6 +234,32 @@ import Testing
         await daemon.stop()
     }
 
+    @Test("a VDI says how its blocks lie when it is asked, of a large one by samples")
+    func layout() async throws {
+        let shard = FakeShard(index: 0)
+        let daemon = try await TestDaemon(shards: [shard])
+        let client = daemon.client
+        try await client.create(name: "d", sizeBytes: 64 << 30)
+        let silent = try await client.vdi("d")
+        #expect(silent.layout == nil)
+        let empty = try await client.call { try $0.vdi("d", includingLayout: true) }
+        #expect(
+            empty.layout
+                == LayoutDescription(meanRunBytes: 0, lookedAtBytes: 0, isWhole: true))
+        await shard.write("d", [0: 1, 1: 1, 16_000_000: 1])
+        let sparse = try await client.call { try $0.vdi("d", includingLayout: true) }
+        #expect(
+            sparse.layout
+                == LayoutDescription(meanRunBytes: 4096, lookedAtBytes: 12288, isWhole: true))
+        var changes: [UInt64: UInt64?] = [:]
+        for leaf: UInt64 in 0..<3000 { changes[leaf * 5000] = 1 }
+        await shard.write("d", changes)
+        let sampled = try await client.call { try $0.vdi("d", includingLayout: true) }
+        #expect(sampled.layout?.isWhole == false)
+        #expect(sampled.layout?.lookedAtBytes == 2048 * 4096)
+        await daemon.stop()
+    }
+
     @Test("a diff with more than a page holds is read page by page")
     func longDiff() async throws {
         let shard = FakeShard(index: 0)

@@ -25,7 +25,8 @@ import Testing
         let vdis = [("a", nil), ("b", attachment)].map { name, attachment in
             VDIDescription(
                 name: name, identifier: "1", sizeBytes: 20 << 30, allocatedBytes: 0,
-                chargedBytes: 0, createdAt: "t", shard: 0, attachment: attachment)
+                exclusiveBytes: 0, chargedBytes: 0, createdAt: "t", shard: 0, attachment: attachment
+            )
         }
         let text = Descriptions.list(vdis)
         #expect(text.hasPrefix("NAME    SIZE  USED  CHARGED  QUOTA  SNAPSHOTS  ATTACHED\n"))

@@ -157,7 +157,8 @@ import Testing
     func output() {
         let limited = VDIDescription(
             name: "a", identifier: "1", sizeBytes: 20 << 30, allocatedBytes: 1 << 30,
-            chargedBytes: 3 << 29, quotaBytes: 30 << 30, createdAt: "t", shard: 0,
+            exclusiveBytes: 0, chargedBytes: 3 << 29, quotaBytes: 30 << 30, createdAt: "t",
+            shard: 0,
             attachment: nil)
         var unlimited = limited
         unlimited.name = "b"
@@ -180,7 +181,8 @@ import Testing
     func json() throws {
         var vdi = VDIDescription(
             name: "a", identifier: "1", sizeBytes: 1 << 20, allocatedBytes: 0,
-            chargedBytes: 4096, quotaBytes: 8192, createdAt: "t", shard: 0, attachment: nil)
+            exclusiveBytes: 0, chargedBytes: 4096, quotaBytes: 8192, createdAt: "t", shard: 0,
+            attachment: nil)
         let text = String(decoding: ControlJSON.encode(vdi), as: UTF8.self)
         #expect(text.contains(#""charged_bytes":4096"#))
         #expect(text.contains(#""quota_bytes":8192"#))

@@ -156,6 +156,23 @@ import Testing
         #expect(readHead(oracle, vdi, 3, returning: own, writer: 8) != nil)
     }
 
+    @Test("a read that began before a write may return what nobody knew; one after it may not")
+    func undecidedClone() throws {
+        let oracle = makeOracle()
+        let doubtful = begin(oracle, 3)
+        let model = try #require(take(oracle))
+        oracle.endMutation(doubtful, outcome: .done)
+        oracle.addDisk(ModelDisk(identifier: 8, sectorCount: 1 << 11, from: model))
+        let moment = oracle.beginRead()
+        _ = write(oracle, 3, vdi: 8)
+        let early = block(doubtful, 3) {
+            oracle.check($0, vdi: 8, firstSector: 24, submittedAt: moment)
+        }
+        #expect(early == nil)
+        oracle.endRead(submittedAt: moment)
+        #expect(readHead(oracle, 8, 3, returning: doubtful, writer: vdi) != nil)
+    }
+
     @Test("after a rollback the head is the snapshot again")
     func rollback() throws {
         let oracle = makeOracle()

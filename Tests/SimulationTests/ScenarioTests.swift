@@ -54,6 +54,9 @@ import Testing
         arguments: [
             (1_000_006, "a rotten chunk ended a log that went on in other extents, unnoticed"),
             (1_000_376, "a bit that got lost while the log was read ended it"),
+            (202, "one stream's reserves kept another from its own in a store of nine extents"),
+            (2_001_136, "a refusal of long ago left the other streams no moment to return slots"),
+            (2_000_331, "a slot that two streams claim after a lost root was taken for a fault"),
         ] as [(UInt64, String)])
     func damageRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed, hasDamage: true)

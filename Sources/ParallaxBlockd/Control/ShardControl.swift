@@ -91,14 +91,16 @@ package struct VDIState: Equatable, Sendable {
     package var createdAtSeconds: Int64
     package var allocatedBytes: UInt64
     package var chargedBytes: UInt64
+    package var exclusiveBytes: UInt64
     package var phase: Phase
     package var attributes: VDIAttributes
     package var parent: SnapshotIdentifier?
 
     package init(
         identifier: VDIIdentifier, name: String, sizeBytes: UInt64, createdAtSeconds: Int64,
-        allocatedBytes: UInt64, chargedBytes: UInt64, phase: Phase = .active,
-        attributes: VDIAttributes = VDIAttributes(), parent: SnapshotIdentifier? = nil
+        allocatedBytes: UInt64, chargedBytes: UInt64, exclusiveBytes: UInt64,
+        phase: Phase = .active, attributes: VDIAttributes = VDIAttributes(),
+        parent: SnapshotIdentifier? = nil
     ) {
         self.identifier = identifier
         self.name = name
@@ -106,6 +108,7 @@ package struct VDIState: Equatable, Sendable {
         self.createdAtSeconds = createdAtSeconds
         self.allocatedBytes = allocatedBytes
         self.chargedBytes = chargedBytes
+        self.exclusiveBytes = exclusiveBytes
         self.phase = phase
         self.attributes = attributes
         self.parent = parent

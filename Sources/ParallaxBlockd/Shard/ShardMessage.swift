@@ -156,6 +156,7 @@ extension VDIState {
             name: summary.name, sizeBytes: summary.sizeBytes,
             createdAtSeconds: Int64(summary.createdAtNanoseconds / 1_000_000_000),
             allocatedBytes: summary.allocatedBytes, chargedBytes: summary.chargedBytes,
+            exclusiveBytes: summary.exclusiveBytes,
             phase: summary.isDeleting ? .deleting : .active,
             attributes: summary.attributes, parent: summary.parent)
     }

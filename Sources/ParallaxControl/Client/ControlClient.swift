@@ -30,8 +30,10 @@ package struct ControlClient: Sendable {
         return list.vdis
     }
 
-    package func vdi(_ name: String) throws(ControlError) -> VDIDescription {
-        try decoded(call("GET", Self.path(name)))
+    package func vdi(
+        _ name: String, includingLayout: Bool = false
+    ) throws(ControlError) -> VDIDescription {
+        try decoded(call("GET", Self.path(name) + (includingLayout ? "?layout=true" : "")))
     }
 
     package func create(

@@ -10,6 +10,8 @@ package struct VDIDescription: Codable, Equatable, Sendable {
     package var sizeBytes: UInt64
     /// What the VDI's blocks take in the store.
     package var allocatedBytes: UInt64
+    /// Of that what no snapshot and no other VDI has: what deleting it would free. The rest is shared.
+    package var exclusiveBytes: UInt64
     /// What was written through the VDI and is still stored, for its head or for its snapshots.
     package var chargedBytes: UInt64
     /// What may be charged to it; nil for no limit.
@@ -25,10 +27,13 @@ package struct VDIDescription: Codable, Equatable, Sendable {
     package var snapshotCount: Int
     /// The retention policy; nil for none.
     package var retention: String?
+    /// Only where it was asked for.
+    package var layout: LayoutDescription?
 
     package init(
         name: String, identifier: String, sizeBytes: UInt64, allocatedBytes: UInt64,
-        chargedBytes: UInt64, quotaBytes: UInt64? = nil, createdAt: String, shard: Int,
+        exclusiveBytes: UInt64, chargedBytes: UInt64, quotaBytes: UInt64? = nil, createdAt: String,
+        shard: Int,
         attachment: AttachmentDescription?, isTemplate: Bool = false, parent: String? = nil,
         snapshotCount: Int = 0, retention: String? = nil
     ) {
@@ -36,6 +41,7 @@ package struct VDIDescription: Codable, Equatable, Sendable {
         self.identifier = identifier
         self.sizeBytes = sizeBytes
         self.allocatedBytes = allocatedBytes
+        self.exclusiveBytes = exclusiveBytes
         self.chargedBytes = chargedBytes
         self.quotaBytes = quotaBytes
         self.createdAt = createdAt
@@ -52,6 +58,7 @@ package struct VDIDescription: Codable, Equatable, Sendable {
         case identifier = "id"
         case sizeBytes = "size_bytes"
         case allocatedBytes = "allocated_bytes"
+        case exclusiveBytes = "exclusive_bytes"
         case chargedBytes = "charged_bytes"
         case quotaBytes = "quota_bytes"
         case createdAt = "created_at"
@@ -61,6 +68,30 @@ package struct VDIDescription: Codable, Equatable, Sendable {
         case parent
         case snapshotCount = "snapshot_count"
         case retention
+        case layout
+    }
+}
+
+/// How the data blocks of a VDI lie in the store. Blocks that follow each other on the disk and in the
+/// store are a run: the longer runs are, the faster the disk reads in order.
+package struct LayoutDescription: Codable, Equatable, Sendable {
+    /// 0 for an empty disk.
+    package var meanRunBytes: UInt64
+    /// Data that was looked at.
+    package var lookedAtBytes: UInt64
+    /// That was all of it, and not a sample.
+    package var isWhole: Bool
+
+    package init(meanRunBytes: UInt64, lookedAtBytes: UInt64, isWhole: Bool) {
+        self.meanRunBytes = meanRunBytes
+        self.lookedAtBytes = lookedAtBytes
+        self.isWhole = isWhole
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case meanRunBytes = "mean_run_bytes"
+        case lookedAtBytes = "looked_at_bytes"
+        case isWhole = "whole"
     }
 }
 

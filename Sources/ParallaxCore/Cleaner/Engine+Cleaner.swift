@@ -63,7 +63,9 @@ extension Engine {
 
     /// Keeps the next pieces coming.
     private mutating func readAhead() {
-        while cleaner.hasFreePiece, let victim = cleaner.victims.first, mayClean, readRoom > 0 {
+        while cleaner.hasFreePiece, cleaner.readsInFlight < readsAtOnce,
+            let victim = cleaner.victims.first, mayClean, readRoom > 0
+        {
             guard let slot = forest.extents.slot(of: victim) else {
                 // Nothing lived in it any more, and it has been dropped.
                 cleaner.victims.removeFirst()

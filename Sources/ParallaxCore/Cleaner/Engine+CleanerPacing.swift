@@ -58,6 +58,12 @@ extension Engine {
         return pacing.credit > 0 && pacing.freeSlots < cleaningThreshold
     }
 
+    /// How many pieces may be read at a time. A device takes up commands in turn, so that each of them is
+    /// what a guest's request may wait for: one less beside guests, unless they wait for the cleaner.
+    var readsAtOnce: Int {
+        cleaner.pacing.isUrgent || !isServing ? Cleaner.pieceCount : Cleaner.pieceCount - 1
+    }
+
     /// Looks whether those who wait, or who have asked, have got what they wanted.
     mutating func settlePacing() {
         if cleaner.pacing.isUrgent, !isWaitingForSpace { endUrgency() }

@@ -69,7 +69,7 @@ extension Engine {
     /// All nodes have their places: so have the roots.
     mutating func beginPages() {
         for index in 0..<checkpoint.frozenRoots.count {
-            forest.resolve(&checkpoint.frozenRoots[index].root)
+            forest.resolve(&checkpointBox.value.frozenRoots[index].root)
             put(checkpoint.frozenRoots[index])
         }
         checkpoint.phase = .pages

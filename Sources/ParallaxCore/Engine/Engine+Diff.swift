@@ -8,6 +8,9 @@ struct DiffQueue {
         var ticket: UInt64
         var cursor: UInt64
         var ranges: [DiffRange] = []
+        var layout = DiskLayout()
+        /// Where the last block was that counted for the layout.
+        var last: (block: UInt64, place: BlockAddress)?
         var awaited = BlockAddress.hole
         var isBroken = false
         var nodes = 0
@@ -65,7 +68,7 @@ extension Engine {
         switch forest.nextDifference(comparison, from: job.cursor, mayLoad: mayLoad) {
         case .nodes(let mine, let other, let block):
             guard block < job.query.endBlock else {
-                finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: nil)))
+                finish(job, .success(job.answer(nextBlock: nil)))
                 return true
             }
             switch compareLeaves(&job, mine, other, block, mayLoad: mayLoad) {
@@ -74,15 +77,16 @@ extension Engine {
             }
             job.cursor = block + UInt64(radixFanout)
             job.nodes += 1
-            if job.ranges.count >= Self.rangesPerAnswer || job.nodes >= Self.nodesPerAnswer {
+            let most = job.query.layoutOfLeaves ?? Self.nodesPerAnswer
+            if job.ranges.count >= Self.rangesPerAnswer || job.nodes >= most {
                 let next = job.cursor < job.query.endBlock ? job.cursor : nil
-                finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: next)))
+                finish(job, .success(job.answer(nextBlock: next)))
             } else {
                 diffs.job = job
             }
             return true
         case .end:
-            finish(job, .success(DiffAnswer(ranges: job.ranges, nextBlock: nil)))
+            finish(job, .success(job.answer(nextBlock: nil)))
             return true
         case .loading(let node): return waitForDiffNode(.loading(node))
         case .starved: return waitForDiffNode(.starved)
@@ -139,7 +143,11 @@ extension Engine {
             let slot = Int(position % UInt64(radixFanout))
             let before = frames.old.map { forest.cache.entries($0)[slot] } ?? .hole
             let after = frames.new.map { forest.cache.entries($0)[slot] } ?? .hole
-            if let kind = Self.change(from: before, to: after) { job.note(position, kind) }
+            if job.query.layoutOfLeaves != nil {
+                if !after.isHole { job.note(position, at: forest.place(of: after.address)) }
+            } else if let kind = Self.change(from: before, to: after) {
+                job.note(position, kind)
+            }
             position += 1
         }
         return .success(())
@@ -155,6 +163,18 @@ extension Engine {
 }
 
 extension DiffQueue.Job {
+    func answer(nextBlock: UInt64?) -> DiffAnswer {
+        DiffAnswer(ranges: ranges, layout: layout, nextBlock: nextBlock)
+    }
+
+    mutating func note(_ block: UInt64, at place: BlockAddress) {
+        layout.blockCount += 1
+        let isNext =
+            last.map { $0.block + 1 == block && $0.place.advanced(by: 1) == place } ?? false
+        if !isNext { layout.runCount += 1 }
+        last = (block, place)
+    }
+
     mutating func note(_ block: UInt64, _ kind: DiffRange.Kind) {
         if let last = ranges.last, last.kind == kind, last.firstBlock + last.blockCount == block {
             ranges[ranges.count - 1].blockCount += 1

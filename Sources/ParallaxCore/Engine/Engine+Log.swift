@@ -139,9 +139,9 @@ extension Engine {
     package mutating func supplyExtent(_ slot: ExtentSlot?) {
         extentsRequested -= 1
         guard let slot else {
-            // The first time the other streams are given a moment to return what they can.
+            // The first time in a while the other streams are given a moment to return what they can.
             if wasRefusedExtent && now < nextExtentRetry { return }
-            isStoreFull = wasRefusedExtent
+            isStoreFull = wasRefusedExtent && now < nextExtentRetry + Self.refusalNanoseconds
             nextExtentRetry = now + (isStoreFull ? 50_000_000 : Self.peerPatienceNanoseconds)
             wasRefusedExtent = true
             return
@@ -164,10 +164,12 @@ extension Engine {
     }
 
     private mutating func addSpare(_ slot: ExtentSlot) {
-        moveLog.leases.append(cleaner.addSpare(slot: slot, extents: &forest.extents))
+        moveLog.leases.append(cleanerBox.value.addSpare(slot: slot, extents: &forest.extents))
     }
 
     private static let peerPatienceNanoseconds: UInt64 = 5_000_000
+    /// How long a refusal says something of the next one.
+    private static let refusalNanoseconds: UInt64 = 200_000_000
 
     /// Somebody waits for the other streams to return slots.
     var isWaitingForPeers: Bool {

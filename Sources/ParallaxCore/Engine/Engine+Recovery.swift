@@ -156,7 +156,7 @@ extension Engine {
             guard try goesOnBehindDamage(&reader, root, medium: medium) else { break }
         }
         finishReplay(reader)
-        guard cleaner.settle(extents: &forest.extents) else {
+        guard cleanerBox.value.settle(extents: &forest.extents) else {
             throw Self.damaged("the cold extents of shard \(root.stream) make no sense")
         }
         forest.extents.collectEmptied()

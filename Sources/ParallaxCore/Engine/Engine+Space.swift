@@ -248,7 +248,8 @@ extension Engine {
     /// Cold extents to hold: one always; for a whole batch when there is enough.
     var wantedSpares: Int {
         let free = cleaner.pacing.freeSlots
-        guard cleaner.pacing.isCleaning, free < cleaningThreshold, !isYielding else { return 1 }
+        let isAtWork = cleaner.pacing.isCleaning && free < cleaningThreshold || isCleaningToGoal
+        guard isAtWork, !isYielding else { return 1 }
         return max(1, min(1 + cleaner.batchBlocks / superblock.extentBlocks, free / 4))
     }
 }

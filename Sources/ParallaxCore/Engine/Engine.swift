@@ -27,10 +27,10 @@ package struct Engine: ~Copyable {
     var forest: RadixForest
     var log: LogWriter
     var catalog: Catalog
-    var cleaner: Cleaner
+    let cleanerBox: Box<Cleaner>
     var moveLog = MoveLog()
     var renaming = RenamingSweep()
-    var scrubber = Scrubber()
+    let scrubberBox = Box(Scrubber())
 
     var requests: SlotTable<PendingRequest>
     var parts: SlotTable<RequestPart>
@@ -90,8 +90,10 @@ package struct Engine: ~Copyable {
     var yieldUntil: UInt64 = 0
     var nextExtentRetry: UInt64 = 0
 
-    var checkpoint: Checkpoint
+    let checkpointBox: Box<Checkpoint>
     var now: UInt64 = 0
+    /// When a turn last found requests of guests.
+    private var guestsSeen: UInt64 = 0
     var bytesSinceCheckpoint = 0
     /// Slots on their way back to the allocator: dropped; waiting for reads to end; free.
     var releasing: [ExtentSlot] = []
@@ -108,7 +110,7 @@ package struct Engine: ~Copyable {
     var syncsStarted: UInt64 = 0
     var syncsCompleted: UInt64 = 0
 
-    var counters = EngineStatistics()
+    let countersBox = Box(EngineStatistics())
     /// Set once a log write or a sync has failed: nothing is written any more, reads go on.
     package internal(set) var failure: StoreError?
 
@@ -135,7 +137,7 @@ package struct Engine: ~Copyable {
         catalog = Catalog(
             stream: configuration.stream, nextNumber: root.nextVDI,
             nextSnapshot: root.nextSnapshot)
-        cleaner = Cleaner(batchBlocks: configuration.cleanerBatchBlocks)
+        cleanerBox = Box(Cleaner(batchBlocks: configuration.cleanerBatchBlocks))
         requests = SlotTable(
             capacity: Limits.requestsInFlight + Catalog.internalRequests,
             repeating: PendingRequest(
@@ -159,7 +161,7 @@ package struct Engine: ~Copyable {
         let before = LogSequenceNumber(root.replayLSN.rawValue - 1)
         appliedLSN = before
         durableLSN = before
-        checkpoint = Checkpoint(root: root)
+        checkpointBox = Box(Checkpoint(root: root))
         forest.extents.nextCheckpoint = root.sequence + 1
     }
 
@@ -226,6 +228,7 @@ extension Engine {
     /// gathered, and moves checkpoints, deletions and waiting requests on.
     package mutating func turn(nowNanoseconds: UInt64) {
         now = nowNanoseconds
+        if requests.usedCount > 0 { guestsSeen = now }
         // That the store was full a while ago says nothing.
         if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         applyChunks()
@@ -259,6 +262,12 @@ extension Engine {
             && releasing.isEmpty && grace.isEmpty && moveLog.drops.isEmpty
             && (changesSinceFreeze == 0 || isShortOfSpace)
     }
+
+    /// Whether guests have asked for something in the last while. That nothing is under way at this moment
+    /// says little: a guest may be about to take up its answers.
+    var isServing: Bool { now < guestsSeen + Self.servingNanoseconds }
+
+    private static let servingNanoseconds: UInt64 = 20_000_000
 
     /// Before the end: what goes on in the background stops where it is, and is taken up again after
     /// the next start.

@@ -271,7 +271,8 @@ extension Catalog {
             createdAtNanoseconds: createdAt[handle], isDeleting: vdi.isDeleting,
             attributes: attributes(handle), parent: visibleAncestor(vdi.version),
             snapshotCount: Int(vdi.snapshotCount),
-            chargedBytes: vdi.chargedBlocks * UInt64(blockBytes))
+            chargedBytes: vdi.chargedBlocks * UInt64(blockBytes),
+            exclusiveBytes: vdi.bornBlocks * UInt64(blockBytes))
     }
 
     /// Whether the version is there for people: not deleted, nor its VDI.

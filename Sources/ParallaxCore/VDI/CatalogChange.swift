@@ -102,6 +102,8 @@ package struct VDISummary: Equatable, Sendable {
     /// any of its snapshots. Every block of the store is charged to one VDI; what a clone shares
     /// with its origin, to the origin.
     package var chargedBytes: UInt64 = 0
+    /// Bytes of data that only the head has.
+    package var exclusiveBytes: UInt64 = 0
 }
 
 /// One snapshot as lists show it.

@@ -9,6 +9,8 @@ package struct DiffQuery: Equatable, Sendable {
     package var new: VersionReference
     package var firstBlock: UInt64
     package var endBlock: UInt64
+    /// Instead of ranges: how the blocks lie in the store, of so many leaves at most.
+    package var layoutOfLeaves: Int?
 
     package init(
         old: VersionReference?, new: VersionReference, firstBlock: UInt64 = 0,
@@ -49,9 +51,21 @@ package enum DiffError: Error, Equatable, Sendable {
     case ioError
 }
 
+/// How blocks of a disk lie in the store. A run is of blocks that follow each other in both.
+package struct DiskLayout: Equatable, Sendable {
+    package var blockCount: UInt64
+    package var runCount: UInt64
+
+    package init(blockCount: UInt64 = 0, runCount: UInt64 = 0) {
+        self.blockCount = blockCount
+        self.runCount = runCount
+    }
+}
+
 /// The answer to a `DiffQuery`: ranges in order, without overlap.
 package struct DiffAnswer: Equatable, Sendable {
     package var ranges: [DiffRange]
+    package var layout = DiskLayout()
     /// Where to go on; nil: the end of the query's range was reached.
     package var nextBlock: UInt64?
 }

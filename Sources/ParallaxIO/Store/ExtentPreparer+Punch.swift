@@ -62,6 +62,7 @@ extension ExtentPreparer {
             state.isHolding = false
             if result == 0 {
                 state.punchedBytes += UInt64(extentBytes)
+                state.allocated.remove(slot)
             } else if result == -EOPNOTSUPP {
                 state.cannotPunch = true
                 state.backed = []

@@ -40,6 +40,8 @@ package final class ExtentPreparer: Sendable {
         /// Slots before this one have been looked at for blocks of the time before the start; only
         /// they are in `backed`.
         var surveyedCount = 0
+        /// Slots that have been given their blocks since the start, and have them still.
+        var allocated: Set<ExtentSlot> = []
         var punchedBytes: UInt64 = 0
         /// The file system cannot punch holes.
         var cannotPunch = false
@@ -157,9 +159,10 @@ package final class ExtentPreparer: Sendable {
         for (reply, slot) in rushed { give(slot, to: reply) }
     }
 
-    /// An unprepared slot at least gets its blocks in one go.
+    /// An unprepared slot at least gets its blocks in one go. Once: for this call the file system waits
+    /// until nothing is under way in the file.
     func give(_ slot: ExtentSlot?, to reply: Reply) {
-        if let slot, !store.isBlockDevice {
+        if let slot, !store.isBlockDevice, update({ $0.allocated.insert(slot).inserted }) {
             _ = parallax_fallocate(
                 store.fileDescriptor, 0, Int64(offset(of: slot)), Int64(extentBytes))
         }
@@ -296,10 +299,11 @@ extension ExtentPreparer {
     private func prepare(
         _ slot: ExtentSlot, _ zeroes: borrowing AlignedMemory
     ) throws(MediumError) {
-        try store.prepare(
+        let hasWritten = try store.prepare(
             from: offset(of: slot), byteCount: UInt64(extentBytes),
             zeroes: UnsafeRawBufferPointer(zeroes.bytes)
         ) { _ in !isStopping }
-        try store.sync()
+        update { _ = $0.allocated.insert(slot) }
+        if hasWritten { try store.sync() }
     }
 }

@@ -12,13 +12,14 @@ extension StoreFile {
     /// before. A block device needs nothing.
     ///
     /// `zeroes` holds zeros, in multiples of 4096 bytes. `report` hears how many bytes of the range
-    /// are done, and may stop the work by returning false.
+    /// are done, and may stop the work by returning false. False: there was nothing to do.
+    @discardableResult
     package func prepare(
         from start: UInt64, byteCount: UInt64, zeroes: UnsafeRawBufferPointer,
         report: (UInt64) -> Bool
-    ) throws(MediumError) {
+    ) throws(MediumError) -> Bool {
         if isBlockDevice || parallax_range_is_written(fileDescriptor, start, byteCount) == 1 {
-            return
+            return false
         }
         let result = parallax_fallocate(fileDescriptor, 0, Int64(start), Int64(byteCount))
         if result < 0 && result != -EOPNOTSUPP {
@@ -34,5 +35,6 @@ extension StoreFile {
                 at: start + done, from: UnsafeRawBufferPointer(rebasing: zeroes[..<count]))
             done += UInt64(count)
         }
+        return true
     }
 }

@@ -21,6 +21,9 @@ package struct BlockHistory {
     /// Sectors of which nothing is known any more, except that they hold something that was once
     /// written to them: the device lied.
     package var unknown: SectorMask = 0
+    /// Sectors of which that is true of `base`: a read that began before they were overwritten may
+    /// still return it.
+    package var unknownBase: SectorMask = 0
 
     /// Unacknowledged mutations that a crash of the process left below others, or not at all: they
     /// may come to light when the power fails, unless what covers them is safe.
@@ -30,8 +33,10 @@ package struct BlockHistory {
 
     /// Nobody has ever written here.
     package var isUntouched: Bool {
-        versions.isEmpty && maybes.isEmpty && unknown == 0 && base == BlockValue(repeating: 0)
+        versions.isEmpty && maybes.isEmpty && !isUncertain && base == BlockValue(repeating: 0)
     }
+
+    package var isUncertain: Bool { unknown != 0 || unknownBase != 0 }
 }
 
 /// What is needed to judge a block: the table of mutations.
@@ -93,7 +98,10 @@ extension BlockHistory {
                 $0.mask & first.mask != 0 && !mutation.isBefore(table[$0.stamp])
             }
             guard isCovered || !isMixed else { return }
-            if !isCovered { base.assign(mutation.value, mask: first.mask) }
+            if !isCovered {
+                base.assign(mutation.value, mask: first.mask)
+                unknownBase &= ~first.mask
+            }
             versions.removeFirst()
         }
     }
@@ -116,6 +124,16 @@ extension BlockHistory {
             return maybe.mask & bit != 0 && mutation.value == observed
                 && !past.contains { mutation.isBefore($0) }
         }
+    }
+
+    /// Whether such a read may return what nobody knows.
+    package func mayBeUnknown(sector: Int, submittedAt: Int, in table: MutationTable) -> Bool {
+        let bit = SectorMask(1) << sector
+        if unknown & bit != 0 { return true }
+        return unknownBase & bit != 0
+            && !versions.contains {
+                $0.mask & bit != 0 && table[$0.stamp].answeredAt <= submittedAt
+            }
     }
 
     /// The block after exactly the first `cut.prefix` acknowledged mutations.

@@ -96,7 +96,7 @@ extension StreamOracle {
         history.fold(
             safeSequence: covered,
             oldestInFlight: min(oldest, later.map(\.submittedAt).min() ?? Int.max), in: table)
-        guard history.versions.isEmpty, history.maybes.isEmpty, history.unknown == 0 else {
+        guard history.versions.isEmpty, history.maybes.isEmpty, !history.isUncertain else {
             snapshot.undecided[block] = history
             return
         }
@@ -161,7 +161,7 @@ extension StreamOracle {
     private func decide(
         _ block: UInt64, _ history: BlockHistory, is value: BlockValue, _ snapshot: ModelSnapshot
     ) -> String? {
-        if history.unknown != 0 {
+        if history.isUncertain {
             let isForeign = (0..<sectorsPerBlock).contains { place in
                 value[place] != 0 && !snapshot.mayHold(writesTo: table[value[place]].vdi)
             }

@@ -69,7 +69,7 @@ extension StreamOracle {
     func explain(
         _ value: BlockValue, _ history: BlockHistory, _ cut: Cut
     ) -> BlockHistory.Explanation? {
-        if history.unknown != 0 { return BlockHistory.Explanation(survivors: []) }
+        if history.isUncertain { return BlockHistory.Explanation(survivors: []) }
         let nextAnswer = answerTime(of: cut.prefix + 1)
         let isWhole = cut.prefix == cut.whole
         return history.explain(value, after: cut, in: table) { mutation in
@@ -88,7 +88,7 @@ extension StreamOracle {
         guard let disk = disks[observation.vdi], let value = observation.value,
             var history = disk.blocks[observation.block]
         else { return }
-        if keepsHistory, history.unknown == 0 {
+        if keepsHistory, !history.isUncertain {
             let shown = explain(observation, after: prefix)?.survivors.reversed() ?? []
             let stamps = shown.map(\.stamp)
             survivors.formUnion(stamps)
@@ -105,6 +105,7 @@ extension StreamOracle {
         }
         history.maybes = []
         history.unknown = 0
+        history.unknownBase = 0
         history.current = value
         disk.blocks[observation.block] = history
     }
@@ -187,5 +188,6 @@ extension BlockHistory {
     mutating func forget() {
         self = BlockHistory()
         unknown = SectorMask.max
+        unknownBase = SectorMask.max
     }
 }

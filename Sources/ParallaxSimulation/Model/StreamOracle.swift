@@ -195,7 +195,7 @@ package final class StreamOracle {
                 continue
             }
             if isInFlight(observed, vdi: vdi, sector: sector) { continue }
-            if history.unknown & (1 << place) != 0,
+            if history.mayBeUnknown(sector: place, submittedAt: submittedAt, in: table),
                 wasEverWritten(observed, vdi: vdi, sector: sector)
             {
                 continue
@@ -224,7 +224,7 @@ package final class StreamOracle {
             for place in 0..<sectorsPerBlock {
                 let sector = block * size + UInt64(place)
                 let isZero =
-                    history.unknown & (1 << place) != 0
+                    history.mayBeUnknown(sector: place, submittedAt: submittedAt, in: table)
                     || history.allows(0, sector: place, submittedAt: submittedAt, in: table)
                     || isInFlight(0, vdi: vdi, sector: sector)
                 if sectors.contains(sector), !isZero { return sector }

@@ -224,6 +224,8 @@ package struct Profile {
         case .manyStreams:
             shape.streamCount = random.integer(in: 2...4)
             diskCount = shape.streamCount * 2
+            let slots = shape.streamCount * Limits.extentsPerStream
+            shape.storeBytes = max(shape.storeBytes, UInt64(slots + 2) << 20)
         case .deepTrees:
             diskBytes = [1 << 30, 1 << 40, 64 << 40]
             shape.nodeCacheBytes = 64 * blockBytes

@@ -84,7 +84,7 @@ struct VDIShow: ParsableCommand {
     }
 
     func run() throws {
-        let vdi = try connection.client().vdi(name)
+        let vdi = try connection.client().vdi(name, includingLayout: true)
         output.print(vdi) { Descriptions.details(vdi) }
     }
 }

@@ -24,6 +24,10 @@ enum Descriptions {
         table.add(["id", vdi.identifier])
         table.add(["size", ByteSize.formatExact(vdi.sizeBytes)])
         table.add(["used", ByteSize.formatExact(vdi.allocatedBytes)])
+        table.add(["exclusive", ByteSize.formatExact(vdi.exclusiveBytes)])
+        table.add([
+            "shared", ByteSize.formatExact(vdi.allocatedBytes - vdi.exclusiveBytes),
+        ])
         table.add(["charged", ByteSize.formatExact(vdi.chargedBytes)])
         table.add(["quota", vdi.quotaBytes.map(ByteSize.formatExact) ?? "-"])
         table.add(["created", vdi.createdAt])
@@ -32,9 +36,18 @@ enum Descriptions {
         table.add(["parent", vdi.parent ?? "-"])
         table.add(["template", vdi.isTemplate ? "yes" : "no"])
         table.add(["retention", vdi.retention ?? "-"])
+        if let layout = vdi.layout { table.add(["mean run", meanRun(layout)]) }
         table.add(["attached", attachment(vdi.attachment)])
         if let problem = vdi.attachment?.problem { table.add(["problem", problem]) }
         return table.text
+    }
+
+    /// How fragmented it is.
+    private static func meanRun(_ layout: LayoutDescription) -> String {
+        guard layout.lookedAtBytes > 0 else { return "-" }
+        let run = ByteSize.format(layout.meanRunBytes)
+        return layout.isWhole
+            ? run : "\(run) (in \(ByteSize.format(layout.lookedAtBytes)) of it that were looked at)"
     }
 
     static func attachment(_ attachment: AttachmentDescription?) -> String {

@@ -167,6 +167,7 @@ extension FakeVersions {
                 createdAtSeconds: Int64(disk.createdAtNanoseconds / 1_000_000_000),
                 allocatedBytes: UInt64(disk.blocks.count) * 4096,
                 chargedBytes: UInt64(disk.blocks.count) * 4096,
+                exclusiveBytes: UInt64(disk.blocks.count) * 4096,
                 phase: disk.isDeleting ? .deleting : .active, attributes: disk.attributes,
                 parent: disk.parent)
         }
@@ -206,6 +207,7 @@ extension FakeVersions {
         guard let new = blocks(query.new), let old = query.old.map(blocks) ?? [:] else {
             throw .noSuchVersion
         }
+        if let leaves = query.layoutOfLeaves { return layout(new, from: query.firstBlock, leaves) }
         var ranges: [DiffRange] = []
         let span = query.firstBlock..<max(query.firstBlock, query.endBlock)
         for block in Set(old.keys).union(new.keys).filter(span.contains).sorted()
@@ -216,6 +218,23 @@ extension FakeVersions {
             ranges.append(DiffRange(firstBlock: block, blockCount: 1, kind: kind))
         }
         return DiffAnswer(ranges: ranges, nextBlock: nil)
+    }
+
+    /// Every block lies by itself.
+    private func layout(_ blocks: [UInt64: UInt64], from first: UInt64, _ leaves: Int) -> DiffAnswer
+    {
+        var seen: Set<UInt64> = []
+        var answer = DiffAnswer(ranges: [], nextBlock: nil)
+        for block in blocks.keys.filter({ $0 >= first }).sorted() {
+            let leaf = block / UInt64(radixFanout)
+            if seen.insert(leaf).inserted, seen.count > leaves {
+                answer.nextBlock = leaf * UInt64(radixFanout)
+                break
+            }
+            answer.layout.blockCount += 1
+            answer.layout.runCount += 1
+        }
+        return answer
     }
 }
 

@@ -141,6 +141,29 @@ final class SmallStore {
         }
     }
 
+    /// How the blocks of a disk lie in the store; `leaves` at a time.
+    func layout(_ vdi: String, leaves: Int = 64) throws -> DiskLayout {
+        let identifier = try #require(vdis[vdi])
+        let engine = engines[streams[vdi] ?? 0]
+        var query = DiffQuery(old: nil, new: .head(identifier))
+        query.layoutOfLeaves = leaves
+        var sum = DiskLayout()
+        for _ in 0..<10_000 {
+            if !engine.engine.diffs.hasWork {
+                engine.engine.submit(diff: query, ticket: nextTicket)
+            }
+            step()
+            guard let reply = engine.engine.nextDiffReply() else { continue }
+            let answer = try reply.result.get()
+            sum.blockCount += answer.layout.blockCount
+            sum.runCount += answer.layout.runCount
+            guard let next = answer.nextBlock else { return sum }
+            query.firstBlock = next
+        }
+        Issue.record("the layout gets no answer")
+        return sum
+    }
+
     func discard(_ vdi: String, _ blocks: Range<UInt64>) throws {
         for block in blocks {
             let buffer = BlockBuffer()

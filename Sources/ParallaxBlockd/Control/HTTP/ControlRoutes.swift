@@ -43,7 +43,8 @@ package struct ControlRoutes: Sendable {
             let request: CreateVDIRequest = try decode(body)
             return .json(status: 201, try await plane.create(request))
         case ("GET", .vdi(let name)):
-            return .json(status: 200, try await plane.show(name))
+            let layout = try target.flag("layout")
+            return .json(status: 200, try await plane.show(name, includingLayout: layout))
         case ("PATCH", .vdi(let name)):
             let request: ChangeVDIRequest = try decode(body)
             return .json(status: 200, try await plane.change(name, request))

@@ -85,6 +85,7 @@ enum Route: Equatable {
     /// What may stand behind the `?`.
     func queryKeys(method: String) -> Set<String> {
         switch (method, self) {
+        case ("GET", .vdi): ["layout"]
         case ("GET", .snapshots): ["after", "limit"]
         case ("DELETE", .holds): ["reason"]
         case ("GET", .diff): ["from", "to", "offset"]
@@ -142,6 +143,15 @@ struct RequestTarget: Equatable {
             throw ControlError(.invalid, "the query needs the field \"\(key)\"")
         }
         return try VersionName(text)
+    }
+
+    func flag(_ key: String) throws(ControlError) -> Bool {
+        switch query[key] {
+        case nil, "false": false
+        case "true": true
+        default:
+            throw ControlError(.invalid, "the query field \"\(key)\" must be true or false")
+        }
     }
 
     func number(_ key: String) throws(ControlError) -> UInt64? {

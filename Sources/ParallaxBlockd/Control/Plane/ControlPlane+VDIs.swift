@@ -12,8 +12,16 @@ extension ControlPlane {
         return try await describe(entries)
     }
 
-    package func show(_ name: String) async throws(ControlError) -> VDIDescription {
-        try await description(of: entry(name))
+    /// With `includingLayout` also how its blocks lie in the store, which takes reading its tree.
+    package func show(
+        _ name: String, includingLayout: Bool = false
+    ) async throws(ControlError) -> VDIDescription {
+        let entry = try entry(name)
+        var description = try await description(of: entry)
+        if includingLayout {
+            description.layout = try await layout(of: entry, sizeBytes: description.sizeBytes)
+        }
+        return description
     }
 
     package func create(_ request: CreateVDIRequest) async throws(ControlError) -> VDIDescription {
@@ -283,7 +291,8 @@ extension ControlPlane {
     ) -> VDIDescription {
         VDIDescription(
             name: name, identifier: state.identifier.hexadecimal, sizeBytes: state.sizeBytes,
-            allocatedBytes: state.allocatedBytes, chargedBytes: state.chargedBytes,
+            allocatedBytes: state.allocatedBytes, exclusiveBytes: state.exclusiveBytes,
+            chargedBytes: state.chargedBytes,
             quotaBytes: state.attributes.quotaBytes == 0 ? nil : state.attributes.quotaBytes,
             createdAt: UTCTime.format(secondsSince1970: state.createdAtSeconds), shard: shard,
             attachment: attachments[.head(state.identifier)].map { describe($0, vdi: name) },
