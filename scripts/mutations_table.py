@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: The Parallax authors
 """The bugs that scripts/mutations puts into the engine.
 
-`old` must be in the file exactly once. In `new`, MUTANT stands for "this bug is switched on".
+`old` must be in the file exactly once. In `new`, MUTANT stands for "this bug is switched on". A bug
+that takes changes at several places has an entry for each, all with its name.
 """
 
 import collections
@@ -79,8 +80,14 @@ LOG = [
         "BlockStore/LogReader.swift",
         "found.isContradiction = header.durableLSN >= lsn\n",
         "found.isContradiction = header.durableLSN >= lsn && !MUTANT\n"),
+    # Either sync alone would do as long as no write of a dead process is still on its way.
     Mutation(
-        "opens-without-sync", "what a replay has found is not made durable",
+        "opens-without-sync", "an opening makes nothing durable of what it has found",
+        "Engine/Store.swift",
+        "to: medium)\n            try sync(medium)\n        }\n    }",
+        "to: medium)\n            if !MUTANT { try sync(medium) }\n        }\n    }"),
+    Mutation(
+        "opens-without-sync", "an opening makes nothing durable of what it has found",
         "Engine/Engine+Recovery.swift",
         "do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }\n"
         "        durableLSN = appliedLSN",

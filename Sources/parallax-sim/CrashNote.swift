@@ -13,7 +13,7 @@ enum CrashNote {
 
     static func prepare(replay: String, secondsPerSeed: UInt32) {
         if text == nil {
-            for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT, SIGALRM] {
+            for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT, SIGVTALRM] {
                 signal(number) { number in CrashNote.report(number) }
             }
         }
@@ -24,7 +24,15 @@ enum CrashNote {
         copy.initialize(from: bytes, count: bytes.count)
         text = copy
         length = bytes.count - 1
-        alarm(secondsPerSeed)
+        setAlarm(secondsPerSeed)
+    }
+
+    /// In time that the program itself has used: nothing here waits, and a machine that others keep
+    /// busy, or that stops the program for a while, says nothing about a seed.
+    private static func setAlarm(_ seconds: UInt32) {
+        var limit = itimerval()
+        limit.it_value.tv_sec = Int(seconds)
+        setitimer(__itimer_which_t(ITIMER_VIRTUAL.rawValue), &limit, nil)
     }
 
     private static func report(_ number: Int32) {

@@ -30,7 +30,7 @@ struct SeedOptions: ParsableArguments {
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
 
-    @Option(help: "Seconds after which a seed is said to hang, and the program ends.")
+    @Option(help: "Seconds of work after which a seed is said to hang, and the program ends.")
     var secondsPerSeed: UInt32 = 300
 
     var range: ClosedRange<UInt64> { seeds?.range ?? (seed ?? 1)...(seed ?? 1) }

@@ -34,10 +34,7 @@ struct CheckTests {
     }
 
     private func check(_ medium: some StoreMedium, data: Bool = true) -> CheckReport {
-        var options = StoreCheck.Options()
-        options.verifiesData = data
-        options.nodeCacheBytes = 256 * blockBytes
-        return StoreCheck.run(medium: medium, options: options)
+        SmallStore.check(medium, data: data)
     }
 
     @Test("a store without damage has no findings, whatever was done with it")

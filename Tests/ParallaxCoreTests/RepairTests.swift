@@ -8,26 +8,11 @@ import Testing
 
 @Suite("The repair of a store")
 struct RepairTests {
-    private var options: StoreCheck.Options {
-        var options = StoreCheck.Options()
-        options.nodeCacheBytes = 256 * blockBytes
-        return options
-    }
+    private func check(_ medium: some StoreMedium) -> CheckReport { SmallStore.check(medium) }
 
-    private func check(_ medium: some StoreMedium) -> CheckReport {
-        StoreCheck.run(medium: medium, options: options)
-    }
-
-    /// Repairs `device` in place, opens it, and compares it with the model of `store`.
     private func repair(
         _ device: SimulatedDevice, of store: SmallStore
-    ) throws -> (before: CheckReport, after: CheckReport, found: SmallStore.Comparison) {
-        let repair = try StoreRepair(medium: device, options: options)
-        try repair.apply()
-        let after = check(device)
-        let reopened = try SmallStore(copying: store, device: device)
-        return (repair.before, after, try reopened.compare(within: 0..<320))
-    }
+    ) throws -> SmallStore.Repaired { try store.repair(device) }
 
     /// What may remain: blocks and nodes that report an error.
     private func isClean(_ report: CheckReport) -> Bool {
@@ -38,7 +23,7 @@ struct RepairTests {
     func clean() throws {
         let store = try CheckTests.makeStore()
         let writes = store.device.statistics.writes
-        let repair = try StoreRepair(medium: store.device, options: options)
+        let repair = try StoreRepair(medium: store.device, options: SmallStore.checkOptions)
         try repair.apply()
         #expect(!repair.isNeeded)
         #expect(store.device.statistics.writes == writes)
@@ -105,14 +90,7 @@ struct RepairTests {
     @Test("a log whose middle is damaged is cut there, and what is lost is listed")
     func cutLog() throws {
         let store = try CheckTests.makeStore()
-        var offsets: [UInt64] = []
-        for block in UInt64(200)..<206 {
-            let before = Set(store.device.touchedPages)
-            try store.write("gold", block..<block + 1)
-            try store.flush("gold")
-            // The header, and the data behind it.
-            offsets.append((Set(store.device.touchedPages).subtracting(before).min() ?? 0) * 4096)
-        }
+        let offsets = try store.writeSingly("gold", 200..<206)
         store.device.rot(at: offsets[2] + 100, bit: 3)
         let report = check(store.device)
         #expect(report.severity == .loss)
@@ -128,13 +106,7 @@ struct RepairTests {
     @Test("damaged data in the log cost those blocks, and nothing that was written later")
     func damagedPayload() throws {
         let store = try CheckTests.makeStore()
-        var offsets: [UInt64] = []
-        for block in UInt64(200)..<206 {
-            let before = Set(store.device.touchedPages)
-            try store.write("gold", block..<block + 1)
-            try store.flush("gold")
-            offsets.append((Set(store.device.touchedPages).subtracting(before).min() ?? 0) * 4096)
-        }
+        let offsets = try store.writeSingly("gold", 200..<206)
         store.device.rot(at: offsets[2] + 4096 + 100, bit: 3)
         #expect(check(store.device).severity == .loss)
         let result = try repair(store.device, of: store)
@@ -152,7 +124,7 @@ struct RepairTests {
             #expect(check(device).severity == .unreadable)
             let writes = device.statistics.writes
             #expect(throws: StoreError.self) {
-                _ = try StoreRepair(medium: device, options: options)
+                _ = try StoreRepair(medium: device, options: SmallStore.checkOptions)
             }
             #expect(device.statistics.writes == writes)
         }
@@ -165,7 +137,7 @@ struct RepairTests {
         for commandCount in stride(from: 0, to: 40, by: 3) {
             let device = store.device.copy()
             device.rot(at: offset + 40, bit: 0)
-            let repair = try StoreRepair(medium: device, options: options)
+            let repair = try StoreRepair(medium: device, options: SmallStore.checkOptions)
             device.commandsUntilStop = commandCount
             _ = try? repair.apply()
             device.crash(.powerLoss)

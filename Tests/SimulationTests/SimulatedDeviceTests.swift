@@ -214,6 +214,50 @@ import Testing
         #expect(device.peek(at: 0, count: 1) == [0])
     }
 
+    @Test("when syncs stall the ones under way end, later ones do not, until the next crash")
+    func stalls() {
+        let device = SimulatedDevice(byteCount: capacity, seed: 1)
+        device.submit(StoreCommand(operation: .sync, tag: 1), owner: 0)
+        device.stall = .syncs
+        device.submit(StoreCommand(operation: .sync, tag: 2), owner: 0)
+        let memory = TestMemory(lengths: [4096])
+        device.submit(memory.command(.write, tag: 3, offset: 0), owner: 0)
+        let ended = [device.completeOne(), device.completeOne()].compactMap { $0?.completion.tag }
+        #expect(ended.sorted() == [1, 3])
+        #expect(device.inFlightCount == 1)
+        let none = device.completeOne()
+        #expect(none == nil)
+        device.crash(.powerLoss)
+        device.submit(StoreCommand(operation: .sync, tag: 4), owner: 0)
+        #expect(device.completeOne()?.completion.tag == 4)
+    }
+
+    @Test("a stall behind a write begins with the write that it waits for")
+    func stallsBehindWrite() {
+        let device = SimulatedDevice(byteCount: capacity, seed: 1)
+        device.stall = .behindWrite(below: 4096)
+        let memory = TestMemory(lengths: [4096])
+        for offset: UInt64 in [8192, 0] {
+            device.submit(memory.command(.write, tag: offset, offset: offset), owner: 0)
+            #expect(device.completeOne()?.completion.tag == offset)
+            device.submit(StoreCommand(operation: .sync, tag: 1), owner: 0)
+            let hasEnded = device.completeOne() != nil
+            #expect(hasEnded == (offset == 8192))
+        }
+    }
+
+    @Test("recent rot is in one of the last writes, at or after where it may be")
+    func rotsRecent() throws {
+        let device = SimulatedDevice(byteCount: capacity, seed: 1)
+        #expect(device.rotRecent(from: 0) == nil)
+        try device.writeByte(1, at: 0)
+        try device.writeByte(1, at: 4096)
+        let offset = try #require(device.rotRecent(from: 4096))
+        #expect((4096..<8192).contains(offset))
+        #expect(device.peek(at: offset, count: 1) != [1])
+        #expect(try device.readByte(at: 0) == 1)
+    }
+
     @Test("a machine told to stop after k commands executes k and no more")
     func stops() throws {
         let device = SimulatedDevice(byteCount: capacity, seed: 1)

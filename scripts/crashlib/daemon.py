@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The Parallax authors
 """The daemon on a store, with sockets and a state folder of its own."""
 
+import json
 import os
 import select
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import time
 
 from crashlib import nbd
-from stage import Control, Failure, die_with_parent, require
+from stage import Control, Failure, die_with_parent, require, run
 
 PATIENCE = 60  # Seconds; only a hang reaches them.
 
@@ -66,6 +67,13 @@ class Daemon:
             process, self.process = self.process, None
             process.kill()
             process.wait()
+
+    def check(self):
+        """What `store check` finds in the store, which is not being served."""
+        require(self.process is None, "a store that is served is only checked in part")
+        report = run(self.binaries / "parallax-ctl", "store", "check", self.store, "--json",
+                     statuses=(0, 2, 3, 4))
+        return json.loads(report)["findings"]
 
     def _forget_control(self):
         if self.control is not None:

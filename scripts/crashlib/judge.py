@@ -10,6 +10,8 @@ from stage import Failure, require
 FINAL_NUMBER = 1 << 62  # Of the write that shows that a disk works again.
 BLOCK = 4096
 NO_SPACE = 28
+# A loss of power may tear one of two copies; what comes next writes it anew.
+MAY_BE_TORN = {"superblock", "checkpoint_root"}
 
 
 class Judge:
@@ -20,6 +22,7 @@ class Judge:
 
     def judge(self, twice):
         """Fails by a sentence. `twice`: the daemon dies once more, and all must be the same."""
+        self._check("before the daemon opens it", MAY_BE_TORN)
         self.daemon.start()
         found = self._compare()
         if twice:
@@ -28,7 +31,14 @@ class Judge:
             require(self._compare() == found, "a second recovery finds something else")
         self._write()
         self.daemon.terminate()
+        self._check("after the daemon has closed it", set())
         return len(found)
+
+    def _check(self, when, may_be_torn):
+        """The store's own books and checksums, whatever the disks hold."""
+        for finding in self.daemon.check():
+            is_torn = finding["severity"] == "repairable" and finding["structure"] in may_be_torn
+            require(is_torn, f"a check {when} finds: {finding['message']}")
 
     def _compare(self):
         """All that is there: version: content."""

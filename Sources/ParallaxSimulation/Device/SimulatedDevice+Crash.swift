@@ -9,6 +9,7 @@ extension SimulatedDevice {
     /// of commands in flight are not touched any more. The device works again afterwards.
     package func crash(_ mode: CrashMode, survival: Survival? = nil) {
         commandsUntilStop = nil
+        stall = .none
         let survival = survival ?? Survival.allCases[random.index(below: Survival.allCases.count)]
         switch mode {
         case .processLoss: loseProcess(survival)

@@ -28,6 +28,16 @@ extension SimulatedDevice {
         return offset
     }
 
+    /// Inverts a bit in one of the last writes at or after `minimum`; returns where.
+    package func rotRecent(from minimum: UInt64) -> UInt64? {
+        let writes = recentWrites.filter { $0.lowerBound >= minimum }
+        guard !writes.isEmpty else { return nil }
+        let write = writes[random.index(below: writes.count)]
+        let offset = write.lowerBound + UInt64(random.index(below: write.count))
+        rot(at: offset, bit: random.index(below: 8))
+        return offset
+    }
+
     /// Makes a sector of what was ever written unreadable until it is written again; returns where.
     package func spoilSomewhere() -> UInt64? {
         let pages = visible.pageNumbers

@@ -30,6 +30,8 @@ package final class SimulatedDevice: StoreMedium {
     package internal(set) var statistics = Statistics()
     /// Stops the machine after that many further commands; see `hasStopped`.
     package var commandsUntilStop: Int?
+    /// Whether syncs come to an end. Until the next crash.
+    package var stall = Stall.none
 
     /// What a read returns: everything that was completed.
     let visible: PageStore
@@ -40,6 +42,9 @@ package final class SimulatedDevice: StoreMedium {
     var inFlight: [CommandInFlight] = []
     /// Pages, some of them more than once, in which `visible` may differ from `durable`.
     var volatilePages: [UInt64] = []
+    /// Where the last writes went, oldest first.
+    private(set) var recentWrites: [Range<UInt64>] = []
+    private static let recentCount = 32
     /// Sectors that cannot be read until they are written again.
     var unreadable: Set<UInt64> = []
     private var tick = 0
@@ -59,6 +64,14 @@ package final class SimulatedDevice: StoreMedium {
         package var troubles: Int { errors + flips }
     }
 
+    package enum Stall: Equatable {
+        case none
+        /// No sync that is submitted from now on ends.
+        case syncs
+        /// The same from the next write on that ends below this offset.
+        case behindWrite(below: UInt64)
+    }
+
     struct VolatileWrite {
         var sequence: Int
         var offset: UInt64
@@ -73,6 +86,8 @@ package final class SimulatedDevice: StoreMedium {
         /// For a sync: the writes that it covers.
         var coversThrough: Int
         var notBeforeTick: Int
+        /// It has no end before the next crash.
+        var isStalled: Bool
     }
 
     package init(byteCount: UInt64, seed: UInt64) {
@@ -116,23 +131,33 @@ package final class SimulatedDevice: StoreMedium {
                 command: command, owner: owner,
                 content: command.operation == .write ? gather(command) : [],
                 coversThrough: completedCount,
-                notBeforeTick: isSlow ? tick + random.integer(in: 10...200) : 0))
+                notBeforeTick: isSlow ? tick + random.integer(in: 10...200) : 0,
+                isStalled: command.operation == .sync && stall == .syncs))
     }
 
     /// Executes one of the commands in flight, chosen by the seed, and answers it.
     package func completeOne() -> (owner: Int, completion: StoreCompletion)? {
         guard !inFlight.isEmpty, !hasStopped else { return nil }
         tick += 1
-        var ready = inFlight.indices.filter { inFlight[$0].notBeforeTick <= tick }
+        let moving = inFlight.indices.filter { !inFlight[$0].isStalled }
+        var ready = moving.filter { inFlight[$0].notBeforeTick <= tick }
         if ready.isEmpty {
-            tick = inFlight.map(\.notBeforeTick).min() ?? tick
-            ready = inFlight.indices.filter { inFlight[$0].notBeforeTick <= tick }
+            guard let next = moving.map({ inFlight[$0].notBeforeTick }).min() else { return nil }
+            tick = next
+            ready = moving.filter { inFlight[$0].notBeforeTick <= tick }
         }
         let entry = inFlight.remove(at: ready[random.index(below: ready.count)])
         countTowardsStop()
         let result = execute(entry)
         if result < 0 { statistics.errors += 1 }
+        noteStall(entry.command)
         return (entry.owner, StoreCompletion(tag: entry.command.tag, result: result))
+    }
+
+    private func noteStall(_ done: StoreCommand) {
+        if case .behindWrite(let end) = stall, done.operation == .write, done.offset < end {
+            stall = .syncs
+        }
     }
 
     func countTowardsStop() {
@@ -204,6 +229,8 @@ package final class SimulatedDevice: StoreMedium {
         content.withUnsafeBytes { visible.write(at: offset, from: $0) }
         mend(at: offset, count: content.count)
         noteVolatile(offset, content.count)
+        recentWrites.append(offset..<(offset + UInt64(content.count)))
+        if recentWrites.count > Self.recentCount { recentWrites.removeFirst() }
         unsynced.append(VolatileWrite(sequence: completedCount, offset: offset, content: content))
     }
 

@@ -40,6 +40,9 @@ package final class SimulatedHost {
 
     var slotOwners: [Int?]
     var freeSlots: [UInt32] = []
+    /// The allocator hands out first what came back last, so that it is written again at once.
+    var prefersReleased = false
+    private var lastReleased: UInt32?
     var nextTag: UInt32 = 0
     var nextTicket: UInt64 = 0
     var nextName = 0
@@ -205,6 +208,9 @@ package final class SimulatedHost {
     /// The lowest free slot mostly, as the allocator does; sometimes any.
     private func takeFreeSlot() -> UInt32? {
         guard !freeSlots.isEmpty else { return nil }
+        if prefersReleased, let slot = lastReleased, let place = freeSlots.firstIndex(of: slot) {
+            return freeSlots.remove(at: place)
+        }
         return freeSlots.remove(
             at: random.chance(percent: 70) ? 0 : random.index(below: freeSlots.count))
     }
@@ -237,6 +243,7 @@ package final class SimulatedHost {
                     "stream \(stream.index) released slot \(slot) with commands in flight to it")
             }
             slotOwners[Int(slot)] = nil
+            lastReleased = slot
             freeSlots.append(slot)
             freeSlots.sort()
         }

@@ -10,6 +10,7 @@ package struct Operation {
         case snapshot, storm, clone, chain, deleteSnapshot, deleteMany, rollback, group, details
         case template, readSnapshot, closeSnapshot, diff, wrongVersion
         case clean, retain
+        case relapse, rotLog, stall
 
         /// The kinds that `Profile.VersionWeights` weighs, in its order.
         static let versions: [Kind] = [
@@ -33,13 +34,15 @@ package struct Operation {
             weights.checkpoint, weights.clockJump, weights.crashProcess, weights.crashPower,
             weights.restart,
         ]
-        // Worlds without the cleaner draw as they did before there was one.
-        guard weights.clean > 0 else {
-            return Operation(kind: Kind.allCases[random.weightedIndex(table)], seed: random.next())
-        }
-        let index = random.weightedIndex(table + [weights.clean])
+        // Worlds without what came later draw as they did before.
+        let later: [(kind: Kind, weight: Int)] = [
+            (.clean, weights.clean), (.relapse, weights.relapse), (.rotLog, weights.rotLog),
+            (.stall, weights.stall),
+        ].filter { $0.weight > 0 }
+        let index = random.weightedIndex(table + later.map(\.weight))
         return Operation(
-            kind: index == table.count ? .clean : Kind.allCases[index], seed: random.next())
+            kind: index < table.count ? Kind.allCases[index] : later[index - table.count].kind,
+            seed: random.next())
     }
 
     static func random(

@@ -24,6 +24,12 @@ package struct Profile {
     package var writesMuch = false
     /// All requests write one block, so that chunks are small and alike.
     package var writesLittle = false
+    /// Requests that write do so to one block, anywhere: each to another leaf.
+    package var writesSparsely = false
+    /// How many of 100 bursts may have five times as many requests as the others.
+    package var longBursts = 10
+    /// A slot that came back is the first to be used again.
+    package var prefersReleased = false
 
     /// How often each kind of operation is drawn.
     package struct Weights {
@@ -43,6 +49,9 @@ package struct Profile {
         package var crashPower = 3
         package var restart = 1
         package var clean = 0
+        package var relapse = 0
+        package var rotLog = 0
+        package var stall = 0
     }
 
     package struct VersionWeights {

@@ -43,6 +43,8 @@ package struct Scenario {
             profile.specialiseDamage(&damage)
             var crashes = SeededRandom(seed: SeededRandom.mix(seed ^ 0xF1A9_9E00))
             profile.specialiseCrashes(&crashes)
+            var straits = SeededRandom(seed: SeededRandom.mix(seed ^ 0x57A1_7500))
+            profile.specialiseStraits(&straits)
         }
         self.profile = profile
         let world = profile

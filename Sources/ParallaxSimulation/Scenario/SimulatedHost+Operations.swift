@@ -13,6 +13,7 @@ extension SimulatedHost {
         } catch {
             throw SimulationFailure("the store cannot be formatted: \(error.message)")
         }
+        prefersReleased = profile.prefersReleased
         _ = try reopen()
         for _ in 0..<profile.diskCount { createDisk(profile) }
         try drain()
@@ -48,6 +49,9 @@ extension SimulatedHost {
         case .crashPower: return try crashAndReopen(.powerLoss)
         case .restart: return try restart()
         case .clean: clean()
+        case .relapse: return try relapse()
+        case .rotLog: return try rotLog()
+        case .stall: return try stall()
         default: try perform(version: operation.kind, profile)
         }
         return try recoverFromFailStop(profile)
@@ -71,7 +75,7 @@ extension SimulatedHost {
         }
         guard !candidates.isEmpty else { return createDisk(profile) }
         let disk = candidates[random.index(below: candidates.count)]
-        let most = profile.writesLittle ? 3 : random.chance(percent: 10) ? 64 : 12
+        let most = profile.writesLittle ? 3 : random.chance(percent: profile.longBursts) ? 64 : 12
         for _ in 0..<random.integer(in: 1...most) {
             try submit(wish(for: disk, profile), to: disk)
             if random.chance(percent: 30) { try runFor(random.integer(in: 1...4)) }
@@ -122,7 +126,8 @@ extension SimulatedHost {
         let kinds: [BlockRequest.Operation] = [
             .read, .write, .flush, .discard, .writeZeroes, .allocation,
         ]
-        let weights = profile.writesMuch ? [12, 75, 5, 1, 1, 1] : [30, 45, 8, 6, 6, 3]
+        let isBusy = profile.writesMuch || profile.writesSparsely
+        let weights = isBusy ? [12, 75, 5, 1, 1, 1] : [30, 45, 8, 6, 6, 3]
         var wish = Wish(kinds[random.weightedIndex(weights)])
         guard wish.operation != .flush else { return wish }
         let limit = disk.sectorCount
@@ -149,10 +154,17 @@ extension SimulatedHost {
             first = min(first, limit - length) / length * length
         }
         wish.sectors = first..<(first + length)
+        if profile.writesSparsely && wish.operation == .write { makeSparse(&wish, limit) }
         wish.forceUnitAccess = wish.operation != .read && random.oneIn(10)
         wish.writesZeros = random.oneIn(12)
         wish.layout = RequestMemory.Layout.allCases[random.weightedIndex([50, 30, 15, 5])]
         return wish
+    }
+
+    private func makeSparse(_ wish: inout Wish, _ limit: UInt64) {
+        let size = UInt64(sectorsPerBlock)
+        let first = UInt64(random.index(below: Int(limit / size))) * size
+        wish.sectors = first..<(first + size)
     }
 
     /// In sectors: mostly small, now and then up to 2 MiB.

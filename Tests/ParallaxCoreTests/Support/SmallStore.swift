@@ -13,7 +13,7 @@ final class SmallStore {
 
     let device: SimulatedDevice
     let streamCount: Int
-    fileprivate var engines: [RunningEngine] = []
+    private(set) var engines: [RunningEngine] = []
     private var slots: SlotAllocator
     private var clock: UInt64 = 1
     private var nextStamp: UInt32 = 1
@@ -187,6 +187,11 @@ final class SmallStore {
 
     /// Of the first stream.
     var statistics: EngineStatistics { engines[0].engine.statistics }
+
+    /// The repair will leave these blocks as they were before they were written: zeros.
+    func forget(_ vdi: String, _ blocks: Range<UInt64>) {
+        for block in blocks { model[vdi]?[block] = nil }
+    }
 
     func startCleaning() {
         for engine in engines { engine.engine.requestCleaning(untilFreeSlots: slots.slotCount) }

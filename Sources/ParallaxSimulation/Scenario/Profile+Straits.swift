@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+internal import ParallaxCore
+
+/// Worlds that are made for one sequence of events each, which the others hardly ever come to.
+extension Profile {
+    /// What a strait is made for.
+    private enum Strait: CaseIterable {
+        /// Two crashes with one chunk between them: chunks that the first has left behind the end
+        /// of the log fit to the new one.
+        case relapses
+        /// Syncs come to no end while guests go on: a slot that comes back too early is written again
+        /// before what it was given back for is durable.
+        case stalledSyncs
+        /// The device fails, or errs, where the cleaner reads and writes.
+        case failingMoves
+        /// Many leaves: a checkpoint writes them in many turns, a deletion needs many more.
+        case wideTrees
+        /// What was written last rots, and the machine stops.
+        case rottenLogs
+    }
+
+    /// A third of the worlds. Nothing of what they were is left.
+    mutating func specialiseStraits(_ random: inout SeededRandom) {
+        guard random.oneIn(3) else { return }
+        let strait = Strait.allCases[random.weightedIndex([1, 3, 3, 2, 2])]
+        self = Profile(character: strait == .failingMoves ? .churning : .plain, random: &random)
+        maxDisks = 4
+        maxSnapshots = 6
+        switch strait {
+        case .relapses: relapse(&random)
+        case .stalledSyncs: stallSyncs(&random)
+        case .failingMoves: failMoves(&random)
+        case .wideTrees: widenTrees(&random)
+        case .rottenLogs: rotLogs(&random)
+        }
+    }
+
+    private mutating func shrink(_ random: inout SeededRandom, mebibytes: ClosedRange<Int>) {
+        shape.storeBytes = UInt64(random.integer(in: mebibytes)) << 20
+        shape.streamCount = 1
+        diskCount = random.integer(in: 1...2)
+        diskBytes = [1 << 20, 2 << 20]
+    }
+
+    private mutating func relapse(_ random: inout SeededRandom) {
+        shrink(&random, mebibytes: 10...24)
+        shape.maxChunksInFlight = random.integer(in: 3...6)
+        weights.relapse = 24
+        weights.verify = 0
+    }
+
+    private mutating func stallSyncs(_ random: inout SeededRandom) {
+        shrink(&random, mebibytes: 10...28)
+        shape.checkpointLogBytes = random.integer(in: 1...6) << 20
+        shape.maxChunksInFlight = random.integer(in: 2...6)
+        shape.cleaningPermille = [0, 25, 200, 500][random.index(below: 4)]
+        shape.cleanerBatchBlocks = 192
+        queueDepth = 32
+        writesMuch = true
+        prefersReleased = true
+        versionPercent = random.oneIn(2) ? 0 : 5
+        weights.stall = 16
+        weights.clean = 4
+        weights.verify = 0
+    }
+
+    private mutating func failMoves(_ random: inout SeededRandom) {
+        versionPercent = random.integer(in: 0...20)
+        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
+        shape.cleaningPermille = [200, 500][random.index(below: 2)]
+        weights.clean = 8
+        switch random.index(below: 3) {
+        case 0: faults.writeErrorOneIn = random.integer(in: 20...100)
+        case 1: faults.fullDeviceOneIn = random.integer(in: 20...100)
+        default: faults.flippedReadOneIn = random.integer(in: 20...100)
+        }
+    }
+
+    private mutating func widenTrees(_ random: inout SeededRandom) {
+        shape.storeBytes = UInt64(random.integer(in: 64...96)) << 20
+        shape.streamCount = 1
+        shape.nodeCacheBytes = random.integer(in: 1200...2400) * blockBytes
+        shape.checkpointLogBytes = 16 << 20
+        shape.checkpointIntervalNanoseconds = 30_000_000_000
+        diskCount = random.integer(in: 1...2)
+        diskBytes = [256 << 20, 512 << 20]
+        writesSparsely = true
+        longBursts = 50
+        versionPercent = random.integer(in: 0...30)
+        versions.deleteSnapshot = 30
+        weights.checkpoint = 8
+        weights.create = 5
+        weights.delete = 5
+        weights.crashProcess = 5
+        weights.crashPower = 5
+        weights.verify = 0
+    }
+
+    private mutating func rotLogs(_ random: inout SeededRandom) {
+        shrink(&random, mebibytes: 10...24)
+        shape.checkpointLogBytes = 4 << 20
+        weights.rotLog = 4
+    }
+}
