@@ -56,6 +56,7 @@ import Testing
             (1_000_376, "a bit that got lost while the log was read ended it"),
             (202, "one stream's reserves kept another from its own in a store of nine extents"),
             (2_001_136, "a refusal of long ago left the other streams no moment to return slots"),
+            (3_000_147, "cleaning to a goal waited for ever for an extent to move to"),
             (2_000_331, "a slot that two streams claim after a lost root was taken for a fault"),
         ] as [(UInt64, String)])
     func damageRegressions(seed: UInt64, fault: String) {

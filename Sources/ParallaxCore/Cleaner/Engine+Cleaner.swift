@@ -22,7 +22,11 @@ extension Engine {
             return
         }
         // With little room it would have to take what fits, and not what is best.
-        guard cleaner.pacing.isUrgent || hasRoomForVictim else { return }
+        guard cleaner.pacing.isUrgent || hasRoomForVictim else {
+            // Nobody waits for a goal, and there is no slot to reach it with.
+            if isCleaningToGoal, wasRefusedExtent, !isDropUnderWay { noteNothingToClean() }
+            return
+        }
         let victims = chooseVictims()
         guard !victims.isEmpty else {
             if cleaner.pacing.isUrgent, mayFreeExtents {
