@@ -69,7 +69,9 @@ extension Engine {
     /// All nodes have their places: so have the roots.
     mutating func beginPages() {
         for index in 0..<checkpoint.frozenRoots.count {
-            forest.resolve(&checkpointBox.value.frozenRoots[index].root)
+            var root = checkpoint.frozenRoots[index].root
+            forest.resolve(&root)
+            checkpoint.frozenRoots[index].root = root
             put(checkpoint.frozenRoots[index])
         }
         checkpoint.phase = .pages

@@ -44,6 +44,7 @@ until [ "$(dd if=/dev/vdb bs=512 count=1 iflag=direct 2>/dev/null | head -c 4)" 
         rm -f "/tmp/piece-$place"  # Whatever it holds now, it is no other's.
     fi
     for piece in /tmp/piece-*; do
+        [ -e "$piece" ] || continue  # All have been refused.
         dd if=/dev/vdc bs=64k skip="${piece##*-}" count=1 iflag=direct 2>/dev/null |
             cmp -s - "$piece" || { echo "piece ${piece##*-} is not what was written"; exit 1; }
     done
