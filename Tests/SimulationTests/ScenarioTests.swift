@@ -54,6 +54,7 @@ import Testing
         arguments: [
             (1_000_006, "a rotten chunk ended a log that went on in other extents, unnoticed"),
             (1_000_376, "a bit that got lost while the log was read ended it"),
+            (20_082, "a torn chunk completed the one that an earlier crash had left in its place"),
         ] as [(UInt64, String)])
     func damageRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed, hasDamage: true)
