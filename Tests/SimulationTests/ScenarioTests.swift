@@ -127,7 +127,7 @@ import Testing
 
     @Test("a failing scenario is made smaller and still fails")
     func isMinimised() {
-        var scenario = Scenario(seed: 1, operationCount: 80) { shape in
+        var scenario = Scenario(seed: 1, operationCount: 80, hasDamage: false) { shape in
             CanaryStore(shape, fault: .misreads)
         }
         #expect(scenario.run().failure != nil)
