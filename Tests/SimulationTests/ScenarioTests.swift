@@ -58,6 +58,7 @@ import Testing
             (2_001_136, "a refusal of long ago left the other streams no moment to return slots"),
             (3_000_147, "cleaning to a goal waited for ever for an extent to move to"),
             (2_000_331, "a slot that two streams claim after a lost root was taken for a fault"),
+            (20_082, "a torn chunk completed the one that an earlier crash had left in its place"),
         ] as [(UInt64, String)])
     func damageRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed, hasDamage: true)
@@ -130,7 +131,7 @@ import Testing
 
     @Test("a failing scenario is made smaller and still fails")
     func isMinimised() {
-        var scenario = Scenario(seed: 1, operationCount: 80) { shape in
+        var scenario = Scenario(seed: 1, operationCount: 80, hasDamage: false) { shape in
             CanaryStore(shape, fault: .misreads)
         }
         #expect(scenario.run().failure != nil)

@@ -15,7 +15,8 @@ extension Engine {
     /// Cold extents that were held for more batches than came are given up.
     private mutating func returnSurplusSpares() {
         guard cleaner.spares.count > 1,
-            isYielding || cleaner.pacing.freeSlots >= 2 * cleaningThreshold,
+            isYielding
+                || !isCleaningToGoal && cleaner.pacing.freeSlots >= 2 * cleaningThreshold,
             let number = cleaner.spares.popLast()
         else { return }
         forest.extents.setState(number, .sealed)

@@ -162,6 +162,7 @@ extension Engine {
         forest.extents.collectEmptied()
         catalog.versions.collectFreeRows()
         isReplaying = false
+        try clearLogEnd(medium: medium)
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }
         durableLSN = appliedLSN
