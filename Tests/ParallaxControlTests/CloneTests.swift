@@ -252,11 +252,13 @@ import Testing
             sparse.layout
                 == LayoutDescription(meanRunBytes: 4096, lookedAtBytes: 12288, isWhole: true))
         var changes: [UInt64: UInt64?] = [:]
-        for leaf: UInt64 in 0..<3000 { changes[leaf * 5000] = 1 }
+        for leaf: UInt64 in 0..<3000 { changes[leaf * 5500] = 1 }
         await shard.write("d", changes)
         let sampled = try await client.call { try $0.vdi("d", includingLayout: true) }
         #expect(sampled.layout?.isWhole == false)
-        #expect(sampled.layout?.lookedAtBytes == 2048 * 4096)
+        // In the last part of the disk there are fewer leaves than a sample takes.
+        let lookedAt = sampled.layout?.lookedAtBytes ?? 0
+        #expect((31 * 64 * 4096..<32 * 64 * 4096).contains(lookedAt))
         await daemon.stop()
     }
 

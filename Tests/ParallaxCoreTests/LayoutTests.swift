@@ -28,7 +28,7 @@ struct LayoutTests {
         try store.clean()
         let cleaned = try store.layout("disk")
         #expect(cleaned.blockCount == 700)
-        #expect(cleaned.runCount < 300)
+        #expect(cleaned.runCount < scattered.runCount / 2)
         let found = try store.compare(within: 0..<700)
         #expect(found == SmallStore.Comparison())
     }
