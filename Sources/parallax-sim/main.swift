@@ -38,6 +38,11 @@ struct StoreSimulation: ParsableCommand {
         help: "Make use of retention, and of a device that damages what it stores.")
     var damage = true
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Make use of worlds for rare sequences of events; a seed is another world without.")
+    var straits = true
+
     func run() throws {
         var totals = Totals()
         let failures = seeds.runAll(replay: { replayCommand($0, withKept: true) }) { seed in
@@ -55,6 +60,7 @@ struct StoreSimulation: ParsableCommand {
     private func scenario(_ seed: UInt64) -> Scenario {
         var scenario = Scenario(
             seed: seed, operationCount: operations, hasVersions: versions, hasDamage: damage,
+            hasStraits: straits,
             store: makeStore)
         scenario.kept = seeds.keep?.indices
         scenario.keepsTrace = seeds.trace
@@ -70,6 +76,7 @@ struct StoreSimulation: ParsableCommand {
         if operations != Scenario.defaultOperationCount { command += " --operations \(operations)" }
         if !versions { command += " --no-versions" }
         if !damage { command += " --no-damage" }
+        if damage && !straits { command += " --no-straits" }
         if let canary { command += " --canary \(canary.rawValue)" }
         if withKept, let keep = seeds.keep { command += " --keep \(keep.text)" }
         return command

@@ -58,9 +58,17 @@ import Testing
             (2_001_136, "a refusal of long ago left the other streams no moment to return slots"),
             (3_000_147, "cleaning to a goal waited for ever for an extent to move to"),
             (2_000_331, "a slot that two streams claim after a lost root was taken for a fault"),
-            (20_082, "a torn chunk completed the one that an earlier crash had left in its place"),
         ] as [(UInt64, String)])
     func damageRegressions(seed: UInt64, fault: String) {
+        expectSuccess(seed, hasDamage: true, hasStraits: false)
+    }
+
+    @Test(
+        "seeds with straits that once failed pass",
+        arguments: [
+            (20_082, "a torn chunk completed the one that an earlier crash had left in its place")
+        ] as [(UInt64, String)])
+    func straitRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed, hasDamage: true)
     }
 
@@ -88,13 +96,15 @@ import Testing
     }
 
     private func expectSuccess(
-        _ seed: UInt64, hasVersions: Bool = true, hasDamage: Bool = false
+        _ seed: UInt64, hasVersions: Bool = true, hasDamage: Bool = false, hasStraits: Bool = true
     ) {
-        let result = Scenario(seed: seed, hasVersions: hasVersions, hasDamage: hasDamage) {
-            ShippingStore($0)
-        }.run()
+        let scenario = Scenario(
+            seed: seed, hasVersions: hasVersions, hasDamage: hasDamage, hasStraits: hasStraits
+        ) { ShippingStore($0) }
+        let result = scenario.run()
         let options =
             (hasVersions ? "" : " --no-versions") + (hasDamage ? "" : " --no-damage")
+            + (hasStraits ? "" : " --no-straits")
         #expect(
             result.failure == nil,
             "\(result.failure?.message ?? ""); replay: parallax-sim --seed \(seed)\(options)")

@@ -67,7 +67,8 @@ extension Engine {
 
     /// Keeps the next pieces coming.
     private mutating func readAhead() {
-        while cleaner.hasFreePiece, cleaner.readsInFlight < readsAtOnce,
+        let pace = readingPace
+        while cleaner.hasFreePiece, cleaner.readsInFlight < pace.atOnce,
             let victim = cleaner.victims.first, mayClean, readRoom > 0
         {
             guard let slot = forest.extents.slot(of: victim) else {
@@ -77,7 +78,7 @@ extension Engine {
                 continue
             }
             let start = cleaner.nextToRead
-            let count = min(Cleaner.pieceBlocks, superblock.extentBlocks - start)
+            let count = min(pace.blocks, superblock.extentBlocks - start)
             cleaner.nextToRead += count
             if cleaner.nextToRead == superblock.extentBlocks {
                 cleaner.victims.removeFirst()

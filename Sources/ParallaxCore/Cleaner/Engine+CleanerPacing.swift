@@ -58,11 +58,18 @@ extension Engine {
         return pacing.credit > 0 && pacing.freeSlots < cleaningThreshold
     }
 
-    /// How many pieces may be read at a time. A device takes up commands in turn, so that each of them is
-    /// what a guest's request may wait for: one less beside guests, unless they wait for the cleaner.
-    var readsAtOnce: Int {
-        cleaner.pacing.isUrgent || !isServing ? Cleaner.pieceCount : Cleaner.pieceCount - 1
+    /// How many pieces may be read at a time, and how large they are. A device takes up commands in turn,
+    /// so that each of them is what a guest's request may wait for: less is read beside guests, unless
+    /// they wait for the cleaner, and little beside one that has few requests under way.
+    var readingPace: (atOnce: Int, blocks: Int) {
+        if cleaner.pacing.isUrgent || !isServing {
+            return (Cleaner.pieceCount, Cleaner.pieceBlocks)
+        }
+        return requests.usedCount > Self.fewRequests
+            ? (Cleaner.pieceCount - 1, Cleaner.pieceBlocks) : (1, Cleaner.pieceBlocks / 4)
     }
+
+    private static let fewRequests = 4
 
     /// Looks whether those who wait, or who have asked, have got what they wanted.
     mutating func settlePacing() {
@@ -101,7 +108,7 @@ extension Engine {
             ? checkpointReserve + 2 * tableBlocks : blocksToLeave(by: .holes) + tableBlocks
         guard usableBlocks >= least else { return [] }
         let coldRoom = cleaner.room(extentBlocks: superblock.extentBlocks)
-        // When somebody waits a round ends with a checkpoint: then as much as can be.
+        // When somebody waits, as much as there is room for.
         var room = pacing.isUrgent ? coldRoom : min(coldRoom, cleaner.batchBlocks)
         var victims: [ExtentNumber] = []
         var gain = 0

@@ -30,7 +30,7 @@ package struct Scenario {
 
     package init(
         seed: UInt64, operationCount: Int = Self.defaultOperationCount, hasVersions: Bool = true,
-        hasDamage: Bool = true,
+        hasDamage: Bool = true, hasStraits: Bool = true,
         store: @escaping (StoreShape) -> any StoreUnderTest
     ) {
         self.seed = seed
@@ -43,6 +43,8 @@ package struct Scenario {
             profile.specialiseDamage(&damage)
             var crashes = SeededRandom(seed: SeededRandom.mix(seed ^ 0xF1A9_9E00))
             profile.specialiseCrashes(&crashes)
+        }
+        if hasDamage && hasStraits {
             var straits = SeededRandom(seed: SeededRandom.mix(seed ^ 0x57A1_7500))
             profile.specialiseStraits(&straits)
         }
