@@ -176,10 +176,10 @@ struct Cleaner: ~Copyable {
         return max(0, blocks - (blocks + perChunk) / (perChunk + 1))
     }
 
-    mutating func addSpare(slot: ExtentSlot, extents: inout ExtentTable) -> ExtentNumber {
+    /// The number of another one.
+    mutating func addSpare() -> ExtentNumber {
         let number = cold.next
         cold.next = number.next
-        extents.insert(number, slot: slot, state: .leased)
         spares.append(number)
         return number
     }
@@ -192,26 +192,5 @@ struct Cleaner: ~Copyable {
         } else if extent == cold.newest {
             cold.filled = max(cold.filled, block)
         }
-    }
-
-    /// After a replay: which cold extents are full, which has room, which are spare. False: it makes
-    /// no sense.
-    mutating func settle(extents: inout ExtentTable) -> Bool {
-        for index in 0..<extents.count where extents[index].number.isCold {
-            let number = extents[index].number
-            guard number < cold.next else { return false }
-            if number > cold.newest {
-                guard extents[index].live == 0 else { return false }
-                extents.setState(number, .leased)
-                spares.append(number)
-            } else if number == cold.newest, cold.filled < extents.extentBlocks {
-                extents.setState(number, .open)
-                isColdOpen = true
-            } else {
-                extents.setState(number, .sealed)
-            }
-        }
-        spares.sort()
-        return true
     }
 }

@@ -177,6 +177,30 @@ extension Engine {
         cleaner.noteFilled(first.extent, upTo: first.block + count)
     }
 
+    /// After a replay: which cold extents are full, which has room, which are spare.
+    mutating func settleColdExtents() throws(StoreError) {
+        for index in 0..<forest.extents.count where forest.extents[index].number.isCold {
+            let extent = forest.extents[index]
+            let isSpare = extent.number > cleaner.cold.newest
+            guard extent.number < cleaner.cold.next, !isSpare || extent.live == 0 else {
+                throw Self.damaged(
+                    "the cold extents of shard \(configuration.stream) make no sense")
+            }
+            if isSpare {
+                forest.extents.setState(extent.number, .leased)
+                cleaner.spares.append(extent.number)
+            } else if extent.number == cleaner.cold.newest,
+                cleaner.cold.filled < superblock.extentBlocks
+            {
+                forest.extents.setState(extent.number, .open)
+                cleaner.isColdOpen = true
+            } else {
+                forest.extents.setState(extent.number, .sealed)
+            }
+        }
+        cleaner.spares.sort()
+    }
+
     mutating func replayDrop(_ number: ExtentNumber) throws(StoreError) {
         // The checkpoint does not know it any more.
         guard let extent = forest.extents.find(number) else { return }

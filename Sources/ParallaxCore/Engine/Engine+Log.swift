@@ -164,7 +164,9 @@ extension Engine {
     }
 
     private mutating func addSpare(_ slot: ExtentSlot) {
-        moveLog.leases.append(cleanerBox.value.addSpare(slot: slot, extents: &forest.extents))
+        let number = cleaner.addSpare()
+        forest.extents.insert(number, slot: slot, state: .leased)
+        moveLog.leases.append(number)
     }
 
     private static let peerPatienceNanoseconds: UInt64 = 5_000_000

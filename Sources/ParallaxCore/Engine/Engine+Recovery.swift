@@ -156,9 +156,7 @@ extension Engine {
             guard try goesOnBehindDamage(&reader, root, medium: medium) else { break }
         }
         finishReplay(reader)
-        guard cleanerBox.value.settle(extents: &forest.extents) else {
-            throw Self.damaged("the cold extents of shard \(root.stream) make no sense")
-        }
+        try settleColdExtents()
         forest.extents.collectEmptied()
         catalog.versions.collectFreeRows()
         isReplaying = false
