@@ -10,7 +10,7 @@ package struct VDIDescription: Codable, Equatable, Sendable {
     package var sizeBytes: UInt64
     /// What the VDI's blocks take in the store.
     package var allocatedBytes: UInt64
-    /// Of that what no snapshot and no other VDI has: what deleting it would free. The rest is shared.
+    /// Of that what no snapshot and no other VDI has. The rest is shared.
     package var exclusiveBytes: UInt64
     /// What was written through the VDI and is still stored, for its head or for its snapshots.
     package var chargedBytes: UInt64
@@ -33,9 +33,8 @@ package struct VDIDescription: Codable, Equatable, Sendable {
     package init(
         name: String, identifier: String, sizeBytes: UInt64, allocatedBytes: UInt64,
         exclusiveBytes: UInt64, chargedBytes: UInt64, quotaBytes: UInt64? = nil, createdAt: String,
-        shard: Int,
-        attachment: AttachmentDescription?, isTemplate: Bool = false, parent: String? = nil,
-        snapshotCount: Int = 0, retention: String? = nil
+        shard: Int, attachment: AttachmentDescription?, isTemplate: Bool = false,
+        parent: String? = nil, snapshotCount: Int = 0, retention: String? = nil
     ) {
         self.name = name
         self.identifier = identifier

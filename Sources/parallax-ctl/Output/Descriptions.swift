@@ -25,9 +25,7 @@ enum Descriptions {
         table.add(["size", ByteSize.formatExact(vdi.sizeBytes)])
         table.add(["used", ByteSize.formatExact(vdi.allocatedBytes)])
         table.add(["exclusive", ByteSize.formatExact(vdi.exclusiveBytes)])
-        table.add([
-            "shared", ByteSize.formatExact(vdi.allocatedBytes - vdi.exclusiveBytes),
-        ])
+        table.add(["shared", shared(vdi.allocatedBytes, exclusive: vdi.exclusiveBytes)])
         table.add(["charged", ByteSize.formatExact(vdi.chargedBytes)])
         table.add(["quota", vdi.quotaBytes.map(ByteSize.formatExact) ?? "-"])
         table.add(["created", vdi.createdAt])
@@ -40,6 +38,11 @@ enum Descriptions {
         table.add(["attached", attachment(vdi.attachment)])
         if let problem = vdi.attachment?.problem { table.add(["problem", problem]) }
         return table.text
+    }
+
+    /// What a version has together with others. The two numbers may be of different moments.
+    static func shared(_ allocated: UInt64, exclusive: UInt64) -> String {
+        ByteSize.formatExact(allocated - min(exclusive, allocated))
     }
 
     /// How fragmented it is.

@@ -30,7 +30,11 @@ extension Descriptions {
         table.add([
             "exclusive", snapshot.exclusiveBytes.map(ByteSize.formatExact) ?? "being counted",
         ])
-        table.add(["shared", shared(snapshot)])
+        table.add([
+            "shared",
+            snapshot.exclusiveBytes.map { shared(snapshot.allocatedBytes, exclusive: $0) }
+                ?? "being counted",
+        ])
         table.add(["parent", snapshot.parent ?? "-"])
         table.add(["children", String(snapshot.childCount)])
         if !snapshot.comment.isEmpty { table.add(["comment", snapshot.comment]) }
@@ -40,12 +44,6 @@ extension Descriptions {
         for hold in snapshot.holds { table.add(["held", "\(hold.reason) (\(hold.createdAt))"]) }
         table.add(["attached", attachment(snapshot.attachment)])
         return table.text
-    }
-
-    private static func shared(_ snapshot: SnapshotDescription) -> String {
-        guard let exclusive = snapshot.exclusiveBytes else { return "being counted" }
-        return ByteSize.formatExact(
-            snapshot.allocatedBytes - min(exclusive, snapshot.allocatedBytes))
     }
 
     private static func origin(_ origin: SnapshotDescription.Origin) -> String {
