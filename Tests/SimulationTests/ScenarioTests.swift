@@ -66,7 +66,11 @@ import Testing
     @Test(
         "seeds with straits that once failed pass",
         arguments: [
-            (20_082, "a torn chunk completed the one that an earlier crash had left in its place")
+            (20_082, "a torn chunk completed the one that an earlier crash had left in its place"),
+            (
+                11_000_744,
+                "a log that ended too early went on behind an extent that was lost as a whole"
+            ),
         ] as [(UInt64, String)])
     func straitRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed, hasDamage: true)

@@ -168,38 +168,29 @@ struct LogReader: ~Copyable {
         return !records.isMalformed && left == 0
     }
 
-    /// What `lookBehind` has found.
-    struct Aftermath {
-        /// Chunks that are younger than the missing one.
-        var hasChunks = false
-        /// One of them was written when the missing one was already durable.
-        var isContradiction = false
-    }
-
     /// Looks through this slot, from the position on, for chunks that are younger than the one which
-    /// is missing there, and takes down the extents that they lease.
+    /// is missing there, and takes down the extents that they lease. Whether one of them was written
+    /// when the missing one was already durable.
     ///
     /// What a chunk says was durable counts whatever extent it is of: where the slot has been used
     /// again meanwhile, a checkpoint had been durable that is not there any more.
-    mutating func lookBehind(
+    mutating func isContradictedHere(
         _ leases: inout [ExtentNumber: ExtentSlot], medium: some StoreMedium
-    ) -> Aftermath {
-        var found = Aftermath()
+    ) -> Bool {
         let end = min(superblock.extentBlocks, block + 8 * (Limits.chunkPayloadBlocks + 1))
         var position = block
-        while position < end, !found.isContradiction {
+        while position < end {
             let header = headerIfReadable(at: position, medium: medium)
             position += 1
             guard let header else { continue }
-            found.isContradiction = header.durableLSN >= lsn
+            if header.durableLSN >= lsn { return true }
             guard isInPlace(header, at: position - 1), header.generation >= generation,
                 header.lsn >= lsn
             else { continue }
-            found.hasChunks = true
             takeLeases(&leases, recordBytes: header.recordBytes)
             position += header.payloadBlocks
         }
-        return found
+        return false
     }
 
     private mutating func headerIfReadable(at block: Int, medium: some StoreMedium) -> ChunkHeader?

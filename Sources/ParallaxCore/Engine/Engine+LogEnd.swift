@@ -43,3 +43,26 @@ extension Engine {
         } catch { throw StoreError(error) }
     }
 }
+
+extension Engine {
+    /// Whether a chunk behind the end of the log says that the missing one was durable when it was
+    /// written: then a crash cannot be the reason that it is missing. If the log had gone on, then
+    /// in this extent and in those behind it, as far as it is known where they are. One in which
+    /// there is nothing does not end the search: a device that lies may have lost it as a whole.
+    func isContradicted(
+        _ reader: inout LogReader, medium: some StoreMedium
+    ) -> Bool {
+        let (extent, slot, block) = (reader.extent, reader.slot, reader.block)
+        var leases: [ExtentNumber: ExtentSlot] = [:]
+        var isContradicted = reader.isContradictedHere(&leases, medium: medium)
+        while !isContradicted,
+            let next = leases[reader.extent.next] ?? forest.extents.slot(of: reader.extent.next)
+        {
+            reader.enter(reader.extent.next, slot: next)
+            isContradicted = reader.isContradictedHere(&leases, medium: medium)
+        }
+        reader.enter(extent, slot: slot)
+        reader.block = block
+        return isContradicted
+    }
+}

@@ -181,27 +181,6 @@ extension Engine {
         return nil
     }
 
-    /// Whether a chunk behind the end of the log says that the missing one was durable when it was
-    /// written: then a crash cannot be the reason that it is missing. If the log had gone on, then
-    /// in this extent and in those behind it, as far as there are chunks: after a crash no more
-    /// than were in flight.
-    private func isContradicted(
-        _ reader: inout LogReader, medium: some StoreMedium
-    ) -> Bool {
-        let (extent, slot, block) = (reader.extent, reader.slot, reader.block)
-        var leases: [ExtentNumber: ExtentSlot] = [:]
-        var found = reader.lookBehind(&leases, medium: medium)
-        while !found.isContradiction, found.hasChunks || reader.extent == extent,
-            let next = leases[reader.extent.next] ?? forest.extents.slot(of: reader.extent.next)
-        {
-            reader.enter(reader.extent.next, slot: next)
-            found = reader.lookBehind(&leases, medium: medium)
-        }
-        reader.enter(extent, slot: slot)
-        reader.block = block
-        return found.isContradiction
-    }
-
     /// No whole chunk follows. If that is damage, and not the end of the log, the store is refused, or
     /// the damage passed over as far as an inspection can. False: nothing comes any more.
     private mutating func goesOnBehindDamage(
