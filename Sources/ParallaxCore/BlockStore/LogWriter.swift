@@ -41,7 +41,7 @@ struct LogWriter: ~Copyable {
 
     init(
         chunkCount: Int, extentBlocks: Int, nextLSN: LogSequenceNumber, extent: ExtentNumber,
-        head: Int, nextExtent: ExtentNumber
+        head: Int, nextExtent: ExtentNumber, leaseCapacity: Int
     ) {
         self.chunkCount = chunkCount
         self.extentBlocks = extentBlocks
@@ -52,7 +52,7 @@ struct LogWriter: ~Copyable {
         chunks = .allocate(capacity: chunkCount)
         inFlight = FixedRing(minimumCapacity: chunkCount)
         freeChunks = FixedRing(minimumCapacity: chunkCount)
-        leases = FixedRing(minimumCapacity: 2048)
+        leases = FixedRing(minimumCapacity: leaseCapacity)
         for index in 0..<chunkCount {
             (chunks + index).initialize(to: Chunk())
             freeChunks.append(UInt32(index))
@@ -79,6 +79,10 @@ struct LogWriter: ~Copyable {
 
     /// Smallest payload worth a chunk at the end of an extent when another extent is at hand.
     static let smallestTail = 8
+
+    /// Blocks that may be lost at the end of an extent: a tail that is too small, with its header, and
+    /// I3's reserve.
+    static let lostPerExtent = smallestTail + 4
 
     /// Makes sure that a chunk is being built. `noExtent`: the log cannot go on before an extent
     /// is leased.

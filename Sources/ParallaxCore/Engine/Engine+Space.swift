@@ -88,7 +88,13 @@ extension Engine {
 
     /// Blocks that the log can still take, less what is lost at the end of each extent.
     var usableBlocks: Int {
-        log.availableBlocks - (log.leases.count + 1) * (LogWriter.smallestTail + 4)
+        log.availableBlocks - (log.leases.count + 1) * LogWriter.lostPerExtent
+    }
+
+    /// Leases with which so many blocks are usable, wherever in its extent the log is.
+    private func leases(for blocks: Int) -> Int {
+        let usable = superblock.extentBlocks - LogWriter.lostPerExtent
+        return (blocks + LogWriter.lostPerExtent + usable - 1) / usable
     }
 
     /// Blocks of log that a checkpoint begun now might need.
@@ -192,9 +198,7 @@ extension Engine {
     }
 
     /// Leases without which deletions, and what they entail, would still be possible.
-    private var neededLeases: Int {
-        (blocksToLeave(by: .holes) + superblock.extentBlocks - 1) / superblock.extentBlocks
-    }
+    private var neededLeases: Int { leases(for: blocksToLeave(by: .holes)) }
 
     var hasSurplusLeases: Bool { isYielding && log.leases.count > neededLeases }
 
@@ -239,9 +243,7 @@ extension Engine {
         let target =
             isYielding
             ? neededLeases
-            : configuration.leasesAhead
-                + (blocksToLeave(by: .data) + superblock.extentBlocks - 1)
-                / superblock.extentBlocks
+            : configuration.leasesAhead + leases(for: blocksToLeave(by: .data))
         return min(target, log.leases.capacity / 2)
     }
 

@@ -133,7 +133,9 @@ package struct Engine: ~Copyable {
         log = LogWriter(
             chunkCount: configuration.maxChunksInFlight + 2,
             extentBlocks: superblock.extentBlocks, nextLSN: root.replayLSN,
-            extent: root.replayExtent, head: root.replayBlock, nextExtent: root.nextExtent)
+            extent: root.replayExtent, head: root.replayBlock, nextExtent: root.nextExtent,
+            // Half of them must have room for what `blocksToLeave` holds back at most.
+            leaseCapacity: 2048 + 6 * frameCount / superblock.extentBlocks)
         catalog = Catalog(
             stream: configuration.stream, nextNumber: root.nextVDI,
             nextSnapshot: root.nextSnapshot)

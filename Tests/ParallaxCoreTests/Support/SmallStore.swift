@@ -24,10 +24,18 @@ final class SmallStore {
     private var vdis: [String: VDIIdentifier] = [:]
     private(set) var snapshots: [String: SnapshotIdentifier] = [:]
 
+    private let configuration: EngineConfiguration
+
     init(
-        sizeBytes: UInt64 = 25 << 20, streamCount: Int = 1, device: SimulatedDevice? = nil
+        sizeBytes: UInt64 = 25 << 20, streamCount: Int = 1, nodeFrames: Int = 256,
+        leasesAhead: Int = 2, device: SimulatedDevice? = nil
     ) throws {
         self.streamCount = streamCount
+        var configuration = EngineConfiguration()
+        configuration.nodeCacheBytes = nodeFrames * blockBytes
+        configuration.leasesAhead = leasesAhead
+        configuration.leastNamesForSweep = 1 << 20
+        self.configuration = configuration
         self.device = device ?? SimulatedDevice(byteCount: sizeBytes, seed: 1)
         slots = SlotAllocator(slotCount: 0)
         if device == nil {
@@ -45,10 +53,8 @@ final class SmallStore {
         slots = SlotAllocator(slotCount: Int(opened.superblock.slotCount))
         engines = []
         for stream in 0..<streamCount {
-            var configuration = EngineConfiguration()
+            var configuration = configuration
             configuration.stream = stream
-            configuration.nodeCacheBytes = 256 * blockBytes
-            configuration.leastNamesForSweep = 1 << 20
             let engine = RunningEngine(
                 try Engine.open(store: opened, configuration: configuration, medium: device))
             for slot in engine.engine.ownedSlots() {
@@ -222,8 +228,9 @@ final class SmallStore {
             step()
             if let reply = engine.engine.nextReply() { return reply.status }
         }
+        // The engine still has the buffers: no more steps.
         Issue.record("a request gets no answer: \(engine.engine.diagnosis)")
-        return .ioError
+        throw CatalogError.ioError
     }
 
     static func fill(_ base: UnsafeMutableRawPointer, stamp: UInt32) {
