@@ -21,7 +21,10 @@ extension Engine {
         while catalog.pages.index.count < catalog.pages.indexCount {
             catalog.pages.index.append(.hole)
         }
-        for index in checkpoint.indexBlocks { forgetTableBlock(catalog.pages.index[index]) }
+        for index in checkpoint.indexBlocks {
+            forgetTableBlock(catalog.pages.index[index])
+            catalog.pages.index[index] = .hole
+        }
     }
 
     /// What is written anew leaves its old place.
