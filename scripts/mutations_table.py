@@ -78,8 +78,8 @@ LOG = [
     Mutation(
         "ignores-witness", "a log that ends too early is not reported as damaged",
         "BlockStore/LogReader.swift",
-        "found.isContradiction = header.durableLSN >= lsn\n",
-        "found.isContradiction = header.durableLSN >= lsn && !MUTANT\n"),
+        "if header.durableLSN >= lsn { return true }",
+        "if header.durableLSN >= lsn && !MUTANT { return true }"),
     # Either sync alone would do as long as no write of a dead process is still on its way.
     Mutation(
         "opens-without-sync", "an opening makes nothing durable of what it has found",
@@ -125,9 +125,9 @@ CHECKPOINT = [
         "checkpoint.rootSync = syncsStarted + (MUTANT ? 0 : 1)"),
     Mutation(
         "one-root", "both roots are written to the same place",
-        "Engine/Engine+Checkpoint.swift",
-        "copy: Int(checkpoint.next.sequence & 1)),",
-        "copy: MUTANT ? 0 : Int(checkpoint.next.sequence & 1)),"),
+        "Format/CheckpointRoot.swift",
+        "copy: Int(sequence & 1))",
+        "copy: MUTANT ? 0 : Int(sequence & 1))"),
     Mutation(
         "drops-too-much", "an extent with live blocks is given back",
         "BlockStore/ExtentTable.swift",

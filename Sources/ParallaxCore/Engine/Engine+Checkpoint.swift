@@ -239,8 +239,7 @@ extension Engine {
         commands.append(
             StoreCommand(
                 operation: .write, tag: CommandTag(.checkpointRoot, 0).rawValue,
-                offset: Superblock.checkpointRootOffset(
-                    stream: configuration.stream, copy: Int(checkpoint.next.sequence & 1)),
+                offset: checkpoint.next.byteOffset,
                 byteCount: blockBytes, buffers: UnsafePointer(checkpoint.rootBuffer),
                 bufferCount: 1))
     }

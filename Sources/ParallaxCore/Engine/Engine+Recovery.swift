@@ -161,9 +161,23 @@ extension Engine {
         catalog.versions.collectFreeRows()
         isReplaying = false
         try clearLogEnd(medium: medium)
+        try renewRoot(root, medium: medium)
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }
         durableLSN = appliedLSN
+    }
+
+    /// Writes once more what is there. When a sync has failed, a host may go on showing a root that it
+    /// will never write; and extents which the root before needs are given up from now on.
+    private func renewRoot(
+        _ root: CheckpointRoot, medium: some StoreMedium
+    ) throws(StoreError) {
+        guard inspection == nil else { return }
+        let block = BlockBuffer()
+        root.encode(to: block.base)
+        do throws(MediumError) {
+            try medium.write(at: root.byteOffset, from: UnsafeRawBufferPointer(block.bytes))
+        } catch { throw StoreError(error) }
     }
 
     /// The chunk that follows, in this extent or at the beginning of the next.

@@ -45,6 +45,11 @@ package struct CheckpointRoot: Equatable, Sendable {
     package var nextVDI: UInt64
     package var nextSnapshot: UInt64
 
+    /// Where in the store it belongs.
+    package var byteOffset: UInt64 {
+        Superblock.checkpointRootOffset(stream: stream, copy: Int(sequence & 1))
+    }
+
     package func encode(to block: UnsafeMutableRawPointer) {
         var writer = ByteWriter(block, capacity: blockBytes)
         writer.put(Self.magic)

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxSimulation
+import Testing
+
+@testable import ParallaxCore
+
+@Suite("Checkpoint roots")
+struct RootTests {
+    /// The sync behind the root's write fails, so the host will never write what it shows from then on.
+    /// The daemon ends, and the next one believes the root and lets go of what the one before needs.
+    @Test("a root that only the host's cache has is durable after the next opening")
+    func rootInCache() throws {
+        var dropped = 0
+        for seed in UInt64(1)...16 {
+            let store = try SmallStore()
+            try store.create("disk")
+            try store.write("disk", 0..<300)
+            store.device.random = SeededRandom(seed: seed)
+            let written = try store.failBehindRoot()
+            guard store.device.statistics.dropped > 0 else { continue }
+            dropped += 1
+            store.device.crash(.processLoss)
+            try store.open()
+            store.device.crash(.powerLoss)
+            let root = store.rootOnDevice(written & 1)
+            #expect(root?.sequence == written, "seed \(seed)")
+            try store.open()
+            let found = try store.compare()
+            #expect(found == SmallStore.Comparison(), "seed \(seed)")
+        }
+        #expect(dropped > 0)
+    }
+}
+
+extension SmallStore {
+    /// Makes a checkpoint of which the last sync fails. Its sequence.
+    fileprivate func failBehindRoot() throws -> UInt64 {
+        let engine = engines[0]
+        engine.engine.requestCheckpoint()
+        for _ in 0..<300 where engine.engine.checkpoint.phase != .rootDurable { step() }
+        let phase = engine.engine.checkpoint.phase
+        try #require(phase == .rootDurable)
+        device.faults.syncErrorOneIn = 1
+        for _ in 0..<300 where engine.engine.failure == nil { step() }
+        device.faults = .none
+        let failure = engine.engine.failure
+        try #require(failure != nil)
+        return engine.engine.checkpoint.next.sequence
+    }
+
+    fileprivate func rootOnDevice(_ copy: UInt64) -> CheckpointRoot? {
+        let block = BlockBuffer()
+        let offset = Superblock.checkpointRootOffset(stream: 0, copy: Int(copy))
+        device.peek(at: offset, into: block.bytes)
+        return CheckpointRoot.decode(
+            from: block.base, uuid: StoreUUID(high: 7, low: 9), stream: 0)
+    }
+}
