@@ -47,18 +47,18 @@ protocol ReactorTest {
 extension ReactorTest {
     func run(
         on engine: IOEngineKind, fileDescriptor: Int32, commandCapacity: Int = 64,
-        watchCapacity: Int = 4
+        watchCapacity: Int = 4, syncs: SyncRecord = SyncRecord()
     ) throws {
         switch engine {
         case .ioUring:
             var reactor = try UringReactor(
                 fileDescriptor: fileDescriptor, commandCapacity: commandCapacity,
-                watchCapacity: watchCapacity)
+                watchCapacity: watchCapacity, syncs: syncs)
             try run(&reactor)
         case .libaio:
             var reactor = try AioReactor(
                 fileDescriptor: fileDescriptor, commandCapacity: commandCapacity,
-                watchCapacity: watchCapacity)
+                watchCapacity: watchCapacity, syncs: syncs)
             try run(&reactor)
         }
     }

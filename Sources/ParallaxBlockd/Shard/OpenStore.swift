@@ -133,14 +133,14 @@ private func runShard(
         case .ioUring:
             let reactor = try UringReactor(
                 fileDescriptor: file.fileDescriptor, commandCapacity: ShardLimits.commands,
-                watchCapacity: ShardLimits.watches)
+                watchCapacity: ShardLimits.watches, syncs: file.syncs)
             guard gate.arrive(.success(engine.ownedSlots())) else { return }
             var shard = Shard(descriptor, engine: engine, reactor: reactor)
             shard.run()
         case .libaio:
             let reactor = try AioReactor(
                 fileDescriptor: file.fileDescriptor, commandCapacity: ShardLimits.commands,
-                watchCapacity: ShardLimits.watches)
+                watchCapacity: ShardLimits.watches, syncs: file.syncs)
             guard gate.arrive(.success(engine.ownedSlots())) else { return }
             var shard = Shard(descriptor, engine: engine, reactor: reactor)
             shard.run()

@@ -225,7 +225,9 @@ extension Engine {
     private mutating func settleLosses(_ handle: Int) {
         let lost = catalog.vdis[handle].lostBlocks
         let parent = Int(catalog.vdis[handle].version)
-        guard lost > 0, parent >= 0 else { return }
+        guard parent >= 0 else { return }
+        catalog.settleFreed(head: handle, parent: parent)
+        guard lost > 0 else { return }
         catalog.vdis[handle].lostBlocks = 0
         if let job = catalog.reclaim.job, job.purpose == .count, job.target == .version(parent) {
             catalog.reclaim.job?.counted += lost

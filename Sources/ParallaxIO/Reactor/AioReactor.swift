@@ -47,14 +47,16 @@ package struct AioReactor: Reactor, ~Copyable {
     private var unpollable: [EventToken: EventInterest] = [:]
     private var unpollableTurn: [EventToken] = []
 
-    /// `fileDescriptor`: the store. At most `commandCapacity` commands are in flight.
+    /// `fileDescriptor`: the store. At most `commandCapacity` commands are in flight. All reactors of a
+    /// store share `syncs`.
     package init(
-        fileDescriptor: Int32, commandCapacity: Int, watchCapacity: Int = 256
+        fileDescriptor: Int32, commandCapacity: Int, watchCapacity: Int = 256,
+        syncs: SyncRecord = SyncRecord()
     ) throws(ReactorError) {
         let handles = try Handles(fileDescriptor: fileDescriptor, capacity: commandCapacity)
         (aio, epoll, completionEvent) = (handles.aio, handles.epoll, handles.completionEvent)
         store = fileDescriptor
-        transfers = TransferTable(capacity: commandCapacity)
+        transfers = TransferTable(capacity: commandCapacity, syncs: syncs)
         watches = WatchTable(capacity: watchCapacity)
         queuedSlots = UnsafeMutablePointer<UInt32>.allocate(capacity: commandCapacity)
         failures = FixedRing(minimumCapacity: commandCapacity)
@@ -145,11 +147,10 @@ package struct AioReactor: Reactor, ~Copyable {
             let slot = queuedSlots[first]
             let outcome = result == 0 ? -EAGAIN : substituteForSync(slot, result)
             // Nil: to be tried again, as it stands, when something has completed.
-            guard let completion = transfers[slot].settle(result: Int(outcome)) else {
+            guard let completion = transfers.settle(slot, result: Int(outcome)) else {
                 isKernelFull = true
                 break
             }
-            transfers.release(slot)
             failures.append(completion)
             first += 1
         }
@@ -239,11 +240,10 @@ package struct AioReactor: Reactor, ~Copyable {
             var result: Int64 = 0
             parallax_aio_completion(aio, completionIndex, &slot, &result)
             completionIndex += 1
-            guard let completion = transfers[slot].settle(result: Int(result)) else {
+            guard let completion = transfers.settle(slot, result: Int(result)) else {
                 start(slot)
                 continue
             }
-            transfers.release(slot)
             return .completion(completion)
         }
         guard failureBudget > 0, let failure = failures.popFirst() else { return nil }

@@ -13,10 +13,12 @@ struct TransferTable: ~Copyable {
     private let free: UnsafeMutablePointer<UInt32>
     let capacity: Int
     private(set) var freeCount: Int
+    private let syncs: SyncRecord
 
-    init(capacity: Int) {
+    init(capacity: Int, syncs: SyncRecord) {
         precondition(capacity > 0, "TransferTable: no capacity")
         self.capacity = capacity
+        self.syncs = syncs
         freeCount = capacity
         transfers = UnsafeMutablePointer<StoreTransfer>.allocate(capacity: capacity)
         free = UnsafeMutablePointer<UInt32>.allocate(capacity: capacity)
@@ -38,7 +40,17 @@ struct TransferTable: ~Copyable {
         return slot
     }
 
-    mutating func release(_ slot: UInt32) {
+    /// Takes the kernel's answer. Nil: the transfer goes on; else its slot is free.
+    mutating func settle(_ slot: UInt32, result: Int) -> StoreCompletion? {
+        guard var completion = self[slot].settle(result: result) else { return nil }
+        if self[slot].command.operation == .sync {
+            completion.result = syncs.judge(completion.result)
+        }
+        release(slot)
+        return completion
+    }
+
+    private mutating func release(_ slot: UInt32) {
         precondition(freeCount < capacity, "TransferTable I1: a slot was released twice")
         free[freeCount] = slot
         freeCount += 1

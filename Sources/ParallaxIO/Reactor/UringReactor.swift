@@ -42,9 +42,11 @@ package struct UringReactor: Reactor, ~Copyable {
     // LIMIT: the submission queue; a turn that needs more submits in between.
     private static let submissionCapacityMax = 512
 
-    /// `fileDescriptor`: the store. At most `commandCapacity` commands are in flight.
+    /// `fileDescriptor`: the store. At most `commandCapacity` commands are in flight. All reactors of a
+    /// store share `syncs`.
     package init(
-        fileDescriptor: Int32, commandCapacity: Int, watchCapacity: Int = 256
+        fileDescriptor: Int32, commandCapacity: Int, watchCapacity: Int = 256,
+        syncs: SyncRecord = SyncRecord()
     ) throws(ReactorError) {
         var ring: OpaquePointer?
         // Room for every command and a few poll events each turn; the kernel keeps what does not
@@ -56,7 +58,7 @@ package struct UringReactor: Reactor, ~Copyable {
             throw ReactorError(engine: .ioUring, errno: -result)
         }
         self.ring = ring
-        transfers = TransferTable(capacity: commandCapacity)
+        transfers = TransferTable(capacity: commandCapacity, syncs: syncs)
         watches = WatchTable(capacity: watchCapacity)
         waitingSlots = FixedRing(minimumCapacity: commandCapacity)
     }
@@ -195,11 +197,10 @@ package struct UringReactor: Reactor, ~Copyable {
     }
 
     private mutating func settle(_ slot: UInt32, _ result: Int) -> ReactorEvent? {
-        guard let completion = transfers[slot].settle(result: result) else {
+        guard let completion = transfers.settle(slot, result: result) else {
             start(slot)
             return nil
         }
-        transfers.release(slot)
         return .completion(completion)
     }
 

@@ -22,9 +22,13 @@ extension StoreFile: StoreMedium {
 
     package func sync() throws(MediumError) {
         // Not tried again after an error: the kernel reports a lost write only once.
-        while fdatasync(fileDescriptor) != 0 {
-            if errno != EINTR { throw MediumError(errno: errno, operation: .sync, offset: 0) }
-        }
+        var result: Int
+        repeat {
+            result = fdatasync(fileDescriptor) == 0 ? 0 : -Int(errno)
+        } while result
+            == -Int(EINTR)
+        result = syncs.judge(result)
+        if result < 0 { throw MediumError(errno: Int32(-result), operation: .sync, offset: 0) }
     }
 
     package func readAll(_ commands: UnsafeBufferPointer<StoreCommand>) throws(MediumError) {

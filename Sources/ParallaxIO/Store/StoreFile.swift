@@ -3,7 +3,7 @@
 
 internal import CLinux
 internal import Glibc
-internal import ParallaxCore
+package import ParallaxCore
 internal import Synchronization
 
 /// The store's file or block device, opened for direct I/O and locked against other processes.
@@ -37,6 +37,8 @@ package final class StoreFile: Sendable {
     package let access: Access
     package let fileDescriptor: Int32
     package let isBlockDevice: Bool
+    /// What the syncs of this file have come to, whoever asked for them.
+    package let syncs = SyncRecord()
     /// Size when it was opened, or last grown.
     package var byteCount: UInt64 { size.load(ordering: .relaxed) }
     private let size: Atomic<UInt64>

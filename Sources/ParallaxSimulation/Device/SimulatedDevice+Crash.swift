@@ -10,6 +10,7 @@ extension SimulatedDevice {
     package func crash(_ mode: CrashMode, survival: Survival? = nil) {
         commandsUntilStop = nil
         stall = .none
+        syncs = SyncRecord()
         let survival = survival ?? Survival.allCases[random.index(below: Survival.allCases.count)]
         switch mode {
         case .processLoss: loseProcess(survival)

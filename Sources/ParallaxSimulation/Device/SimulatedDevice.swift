@@ -39,6 +39,8 @@ package final class SimulatedDevice: StoreMedium {
     let durable: PageStore
     /// Completed and not yet covered by a sync, oldest first.
     var unsynced: [VolatileWrite] = []
+    /// As the daemon's reactors have it, which one process shares.
+    var syncs = SyncRecord()
     var inFlight: [CommandInFlight] = []
     /// Pages, some of them more than once, in which `visible` may differ from `durable`.
     var volatilePages: [UInt64] = []
@@ -168,7 +170,7 @@ package final class SimulatedDevice: StoreMedium {
         switch entry.command.operation {
         case .read: return executeRead(entry.command)
         case .write: return executeWrite(entry)
-        case .sync: return executeSync(coversThrough: entry.coversThrough)
+        case .sync: return syncs.judge(executeSync(coversThrough: entry.coversThrough))
         }
     }
 

@@ -21,7 +21,7 @@ final class SmallStore {
     /// What each head, and each snapshot by "vdi@name", must read as; other blocks are zeros.
     private(set) var model: [String: Content] = [:]
     private var streams: [String: Int] = [:]
-    private var vdis: [String: VDIIdentifier] = [:]
+    private(set) var vdis: [String: VDIIdentifier] = [:]
     private(set) var snapshots: [String: SnapshotIdentifier] = [:]
 
     private let configuration: EngineConfiguration
@@ -203,7 +203,7 @@ final class SmallStore {
         for engine in engines { engine.engine.requestCleaning(untilFreeSlots: slots.slotCount) }
     }
 
-    private func handle(_ vdi: String) throws -> UInt32 {
+    func handle(_ vdi: String) throws -> UInt32 {
         let identifier = try #require(vdis[vdi])
         let handle = engines[streams[vdi] ?? 0].engine.handle(of: identifier)
         return try #require(handle)
@@ -365,40 +365,4 @@ final class RunningEngine {
             }
         }
     }
-}
-
-/// A device of which one byte reads otherwise than it was written.
-struct FlippedMedium: StoreMedium {
-    let device: SimulatedDevice
-    let offset: UInt64
-
-    var byteCount: UInt64 { device.byteCount }
-
-    func read(
-        at start: UInt64, into buffer: UnsafeMutableRawBufferPointer
-    ) throws(MediumError) {
-        try device.read(at: start, into: buffer)
-        if offset >= start, offset < start + UInt64(buffer.count) {
-            buffer[Int(offset - start)] ^= 0x20
-        }
-    }
-
-    func readAll(_ commands: UnsafeBufferPointer<StoreCommand>) throws(MediumError) {
-        for command in commands {
-            var position = command.offset
-            for index in 0..<Int(command.bufferCount) {
-                guard let segment = command.buffers?[index] else { continue }
-                try read(
-                    at: position,
-                    into: UnsafeMutableRawBufferPointer(start: segment.base, count: segment.count))
-                position += UInt64(segment.count)
-            }
-        }
-    }
-
-    func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(MediumError) {
-        throw MediumError(errno: 30, operation: .write, offset: offset)
-    }
-
-    func sync() throws(MediumError) {}
 }
