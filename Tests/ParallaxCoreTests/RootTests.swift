@@ -32,6 +32,36 @@ struct RootTests {
         }
         #expect(dropped > 0)
     }
+
+    /// What the newer checkpoint has forgotten, the older still knows. A snapshot must not have taken its
+    /// place by then, or a replay from the older one has no place for it.
+    @Test("snapshots are whole in a replay from the older root, when the newer has rotted")
+    func olderRoot() throws {
+        let store = try SmallStore()
+        try store.create("disk")
+        try store.write("disk", 0..<100)
+        try store.snapshot("disk", "old")
+        try store.write("disk", 0..<100)
+        try store.checkpoint()
+        // Again after an opening, which finds free rows.
+        for name in ["first", "second"] {
+            try store.deleteSnapshot(name == "first" ? "disk@old" : "disk@first")
+            try store.checkpoint()
+            if name == "second" { try store.open() }
+            try store.snapshot("disk", name)
+            try store.write("disk", 100..<120)
+            try store.flush("disk")
+            let root = store.engines[0].engine.checkpoint.root
+            store.device.crash(.powerLoss)
+            store.device.rot(at: root.byteOffset + 100, bit: 3)
+            try store.open()
+            let sequence = store.engines[0].engine.checkpoint.root.sequence
+            #expect(sequence == root.sequence - 1)
+            let found = try store.compare()
+            #expect(found == SmallStore.Comparison(), "\(name)")
+            try store.checkpoint()
+        }
+    }
 }
 
 extension SmallStore {

@@ -45,13 +45,14 @@ import Testing
         table.giveUp(SnapshotIdentifier(stream: 0, row: 7, sequence: 3))
         #expect(table.row(of: other) == 7)
         table.collectFreeRows()
+        table.finishCheckpoint()
         // Each of the rows before it once, and then a new one.
         var rows: [Int] = []
         for _ in 0..<8 { rows.append(table.nextIdentifier(stream: 0).row) }
         #expect(rows == [0, 1, 2, 3, 4, 5, 6, 8])
     }
 
-    @Test("a freed row is used again only when a durable checkpoint has forgotten it")
+    @Test("a freed row is used again only when both durable checkpoints have forgotten it")
     func quarantine() {
         var table = VersionTable(nextSequence: 1)
         let first = table.nextIdentifier(stream: 0)
@@ -64,6 +65,10 @@ import Testing
         table.beginCheckpoint()
         let between = table.nextIdentifier(stream: 0)
         #expect(between.row != first.row)
+        table.finishCheckpoint()
+        let known = table.nextIdentifier(stream: 0)
+        #expect(known.row != first.row)
+        table.beginCheckpoint()
         table.finishCheckpoint()
         let late = table.nextIdentifier(stream: 0)
         #expect(late.row == first.row)

@@ -5,8 +5,9 @@
 /// million of them grow without a pause.
 ///
 /// Owned by the shard thread.
-/// I1 a row that was freed is used again only when a durable checkpoint no longer knows what was
-///    in it: a replay puts every snapshot into the row that it had.
+/// I1 a row that was freed is used again only when neither of the two durable checkpoints knows what was
+///    in it: a replay puts every snapshot into the row that it had, and may have to begin with the
+///    older one, if the newer has rotted.
 ///
 /// SAFETY: owns its segments; every index is checked against `count`.
 struct VersionTable: ~Copyable {
@@ -18,10 +19,11 @@ struct VersionTable: ~Copyable {
     private(set) var count = 0
     private(set) var usedCount = 0
     private var freeRows = Fifo<UInt32>()
-    /// Freed since the last freeze; freed before it, and known to be until the checkpoint is
-    /// durable.
+    /// Freed since the last freeze; freed before it; and those of which only the older of the two
+    /// checkpoints knows.
     private var freed: [UInt32] = []
     private var freeing: [UInt32] = []
+    private var aging: [UInt32] = []
     var nextSequence: UInt64
 
     init(nextSequence: UInt64) { self.nextSequence = nextSequence }
@@ -49,7 +51,7 @@ struct VersionTable: ~Copyable {
     }
 
     var hasRoom: Bool {
-        usedCount + freed.count + freeing.count < Limits.snapshotsPerStream
+        usedCount + freed.count + freeing.count + aging.count < Limits.snapshotsPerStream
             && nextSequence <= SnapshotIdentifier.lastSequence
     }
 
@@ -121,15 +123,16 @@ struct VersionTable: ~Copyable {
     }
 
     mutating func finishCheckpoint() {
-        for row in freeing { freeRows.append(row) }
-        freeing.removeAll(keepingCapacity: true)
+        for row in aging { freeRows.append(row) }
+        aging.removeAll(keepingCapacity: true)
+        swap(&aging, &freeing)
     }
 
-    /// After a replay: rows that nothing is in.
+    /// After a replay: rows that nothing is in, as far as the checkpoint knows with which it began.
     mutating func collectFreeRows() {
         for row in 0..<count where self[row].state == .free {
             self[row].identifier = SnapshotIdentifier(0)
-            freeRows.append(UInt32(row))
+            aging.append(UInt32(row))
         }
     }
 

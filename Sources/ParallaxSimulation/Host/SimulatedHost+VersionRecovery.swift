@@ -158,7 +158,15 @@ extension SimulatedHost {
             if let parent = disk.parent { children[parent, default: 0] += 1 }
         }
         for stream in streams where stream.engine?.failureMessage == nil {
-            for summary in stream.engine?.disks() ?? [] { try checkListed(summary) }
+            for summary in stream.engine?.disks() ?? [] {
+                try checkListed(summary)
+                // What is deleted and still being given back is a child.
+                if summary.isDeleting, disks[summary.identifier.rawValue] == nil,
+                    let parent = summary.parent
+                {
+                    children[parent.rawValue, default: 0] += 1
+                }
+            }
             var count = 0
             for summary in try listed(stream) {
                 count += 1
