@@ -108,7 +108,8 @@ extension Engine {
             ? checkpointReserve + 2 * tableBlocks : blocksToLeave(by: .holes) + tableBlocks
         guard usableBlocks >= least else { return [] }
         let coldRoom = cleaner.room(extentBlocks: superblock.extentBlocks)
-        var room = min(coldRoom, roundBlocks)
+        // When somebody waits, as much as there is room for.
+        var room = pacing.isUrgent ? coldRoom : min(coldRoom, cleaner.batchBlocks)
         var victims: [ExtentNumber] = []
         var gain = 0
         for candidate in candidates {
@@ -126,14 +127,6 @@ extension Engine {
     }
 
     private static let victimsPerRound = 16
-
-    /// Blocks that a round moves at most. When somebody waits, as many as there is room for. What is
-    /// sorted together lies together, but it is written all at once, and that is what guests wait for.
-    private var roundBlocks: Int {
-        if cleaner.pacing.isUrgent { return .max }
-        return isServing && cleaner.pacing.goal == nil
-            ? cleaner.batchBlocks / 4 : cleaner.batchBlocks
-    }
 
     /// Sealed, all of its chunks applied, and something in it: what is empty needs no cleaning.
     private func isVictim(_ extent: ExtentTable.Extent, _ least: Int) -> Bool {

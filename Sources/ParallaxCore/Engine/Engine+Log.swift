@@ -46,19 +46,9 @@ extension Engine {
     mutating func sealIfWorthwhile() {
         guard failure == nil, log.building >= 0,
             log.chunks[log.building].recordBytes > 0,
-            log.inFlightCount < configuration.maxChunksInFlight, !gathersMore
+            log.inFlightCount < configuration.maxChunksInFlight
         else { return }
         sealChunk()
-    }
-
-    /// LIMIT: payload from which on a chunk does not wait for more, in blocks.
-    private static let worthwhilePayload = 16
-
-    /// Whether a small chunk had better wait until one that is on its way is there: while the cleaner is at
-    /// work it competes for the device, and its header takes a block that has to be won back.
-    private var gathersMore: Bool {
-        log.inFlightCount > 0 && cleaner.pacing.freeSlots < cleaningThreshold
-            && log.chunks[log.building].payloadBlocks < Self.worthwhilePayload
     }
 
     mutating func sealChunk() {
