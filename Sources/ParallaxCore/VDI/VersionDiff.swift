@@ -60,6 +60,11 @@ package struct DiskLayout: Equatable, Sendable {
         self.blockCount = blockCount
         self.runCount = runCount
     }
+
+    package static func += (left: inout DiskLayout, right: DiskLayout) {
+        left.blockCount += right.blockCount
+        left.runCount += right.runCount
+    }
 }
 
 /// The answer to a `DiffQuery`: ranges in order, without overlap.

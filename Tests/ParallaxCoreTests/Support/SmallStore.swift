@@ -161,8 +161,7 @@ final class SmallStore {
             step()
             guard let reply = engine.engine.nextDiffReply() else { continue }
             let answer = try reply.result.get()
-            sum.blockCount += answer.layout.blockCount
-            sum.runCount += answer.layout.runCount
+            sum += answer.layout
             guard let next = answer.nextBlock else { return sum }
             query.firstBlock = next
         }

@@ -28,8 +28,7 @@ extension ControlPlane {
             var query = DiffQuery(old: nil, new: .head(entry.identifier), firstBlock: position)
             query.layoutOfLeaves = Self.leavesPerSample
             let answer = try await translatingErrors { [query] in try await shard.compare(query) }
-            sum.blockCount += answer.layout.blockCount
-            sum.runCount += answer.layout.runCount
+            sum += answer.layout
             guard let next = answer.nextBlock else { break }
             position = next
             if sample == Self.layoutSamples - 1 { isWhole = false }
