@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import CLinux
 import Foundation
 import Glibc
 import ParallaxCore
