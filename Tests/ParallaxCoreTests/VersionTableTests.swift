@@ -52,6 +52,18 @@ import Testing
         #expect(rows == [0, 1, 2, 3, 4, 5, 6, 8])
     }
 
+    @Test("a row is taken for all but the snapshot in it")
+    func taken() {
+        var table = VersionTable(nextSequence: 1)
+        let first = table.nextIdentifier(stream: 0)
+        let other = SnapshotIdentifier(stream: 0, row: first.row, sequence: 9)
+        let isTakenBefore = table.isTaken(other)
+        let isMade = table.insert(version(first), details: [])
+        let isTaken = table.isTaken(other)
+        let isTakenForItself = table.isTaken(first)
+        #expect(isMade && isTaken && !isTakenBefore && !isTakenForItself)
+    }
+
     @Test("a freed row is used again only when both durable checkpoints have forgotten it")
     func quarantine() {
         var table = VersionTable(nextSequence: 1)

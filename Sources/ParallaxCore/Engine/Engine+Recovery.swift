@@ -251,6 +251,10 @@ extension Engine {
             try replayMoves(to: to, count: count, header: block, fromOffset: offset)
         case .drop(let extent): try replayDrop(extent)
         case .vdi(let change):
+            if let snapshot = change.newSnapshot, catalog.versions.isTaken(snapshot) {
+                throw Self.damaged(
+                    "a snapshot of shard \(configuration.stream) finds its place taken")
+            }
             // What was refused then is refused now.
             _ = carryOut(change)
             changesSinceFreeze += 1

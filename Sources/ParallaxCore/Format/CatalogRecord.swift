@@ -46,6 +46,15 @@ enum CatalogRecord: Equatable {
         }
     }
 
+    /// The snapshot that comes into being with it.
+    var newSnapshot: SnapshotIdentifier? {
+        switch self {
+        case .snapshot(let snapshot, _, _, _, _): snapshot
+        case .rollback(_, _, let kept, _, _, _): kept
+        default: nil
+        }
+    }
+
     var encodedBytes: Int {
         switch self {
         case .create(let record): record.encodedBytes

@@ -98,6 +98,12 @@ struct VersionTable: ~Copyable {
         return true
     }
 
+    /// Whether another version is in the row that the identifier names. When it was named nothing was.
+    func isTaken(_ identifier: SnapshotIdentifier) -> Bool {
+        let row = identifier.row
+        return row < count && self[row].state != .free && self[row].identifier != identifier
+    }
+
     private mutating func reserve(_ row: Int) {
         while row >= segments.count * Self.segmentRows {
             let segment = UnsafeMutablePointer<Version>.allocate(capacity: Self.segmentRows)
