@@ -71,6 +71,12 @@ import Testing
                 11_000_744,
                 "a log that ended too early went on behind an extent that was lost as a whole"
             ),
+            (10_001_219, "a failed sync left a root that only the host's cache had"),
+            (17_001_094, "a snapshot forgot what its head had freed for the version before"),
+            (17_002_212, "a sync that failed for one stream told the others nothing"),
+            (40_000_075, "a snapshot found its row taken in a replay from the older root"),
+            (13_002_236, "an index block was named between its freeing and its writing"),
+            (30_000_259, "a deleted clone was missed among the children while it was given back"),
         ] as [(UInt64, String)])
     func straitRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed, hasDamage: true)
