@@ -35,16 +35,7 @@ package final class Overlay<Base: StoreMedium>: StoreMedium {
             }
         }
         if isBelow { return try base.readAll(commands) }
-        for command in commands {
-            var offset = command.offset
-            for index in 0..<Int(command.bufferCount) {
-                guard let segment = command.buffers?[index] else { continue }
-                try read(
-                    at: offset,
-                    into: UnsafeMutableRawBufferPointer(start: segment.base, count: segment.count))
-                offset += UInt64(segment.count)
-            }
-        }
+        try readInTurn(commands)
     }
 
     package func write(

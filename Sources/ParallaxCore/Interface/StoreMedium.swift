@@ -13,6 +13,28 @@ package protocol StoreMedium {
     func sync() throws(MediumError)
 }
 
+extension StoreMedium {
+    /// Unless the medium has something faster.
+    package func readAll(_ commands: UnsafeBufferPointer<StoreCommand>) throws(MediumError) {
+        try readInTurn(commands)
+    }
+
+    /// One segment after the other.
+    package func readInTurn(_ commands: UnsafeBufferPointer<StoreCommand>) throws(MediumError) {
+        for command in commands {
+            precondition(command.operation == .read, "StoreMedium.readAll: not a read")
+            var offset = command.offset
+            for index in 0..<Int(command.bufferCount) {
+                guard let segment = command.buffers?[index] else { continue }
+                try read(
+                    at: offset,
+                    into: UnsafeMutableRawBufferPointer(start: segment.base, count: segment.count))
+                offset += UInt64(segment.count)
+            }
+        }
+    }
+}
+
 /// A blocking access that failed.
 package struct MediumError: Error, Equatable {
     package var errno: Int32

@@ -47,7 +47,7 @@ extension StoreFile: StoreMedium {
                 return try Self.readAll(commands, on: reactor)
             }
         }
-        for command in commands { try readOne(command) }
+        try readInTurn(commands)
     }
 
     // LIMIT: reads in flight in `readAll`.
@@ -84,17 +84,6 @@ extension StoreFile: StoreMedium {
             }
         }
         if let failure { throw failure }
-    }
-
-    private func readOne(_ command: StoreCommand) throws(MediumError) {
-        precondition(command.operation == .read, "StoreFile.readAll: not a read")
-        guard let buffers = command.buffers else { return }
-        var offset = command.offset
-        for index in 0..<Int(command.bufferCount) {
-            let buffer = buffers[index]
-            try transferAll(.read, offset, buffer.base, buffer.count)
-            offset += UInt64(buffer.count)
-        }
     }
 
     /// One run of memory, over short transfers and interruptions, under the reactors' rules.

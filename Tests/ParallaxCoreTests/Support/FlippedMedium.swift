@@ -21,19 +21,6 @@ struct FlippedMedium: StoreMedium {
         }
     }
 
-    func readAll(_ commands: UnsafeBufferPointer<StoreCommand>) throws(MediumError) {
-        for command in commands {
-            var position = command.offset
-            for index in 0..<Int(command.bufferCount) {
-                guard let segment = command.buffers?[index] else { continue }
-                try read(
-                    at: position,
-                    into: UnsafeMutableRawBufferPointer(start: segment.base, count: segment.count))
-                position += UInt64(segment.count)
-            }
-        }
-    }
-
     func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(MediumError) {
         throw MediumError(errno: 30, operation: .write, offset: offset)
     }
