@@ -80,7 +80,7 @@ enum VhostMessages {
     ) {
         let request = UInt32(input.byte()) % 48
         let flags = UInt32(input.byte() & 15)
-        let files = [queue.kick, queue.call, front.memoryFile, front.memoryFile, 0]
+        let files = [queue.kick, queue.call, front.memoryFile, front.memoryFile, front.deadSocket]
         let chosen = (0..<(input.below(10))).map { _ in files[input.below(files.count)] }
         var payload = template(front, queue, &input)
         for _ in 0..<input.below(4) where !payload.isEmpty {

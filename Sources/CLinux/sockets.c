@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "parallax_sockets.h"
 
+#include "parallax_peerfiles.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -156,7 +158,7 @@ static void take_fds(
         if (*fd_count < fd_capacity) {
             fds[(*fd_count)++] = passenger;
         } else {
-            close(passenger);
+            parallax_peer_file_close(passenger);
             *is_truncated = 1;
         }
     }

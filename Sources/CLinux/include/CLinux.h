@@ -12,7 +12,9 @@
 #include "parallax_events.h"
 #include "parallax_files.h"
 #include "parallax_guards.h"
+#include "parallax_peerfiles.h"
 #include "parallax_sockets.h"
 #include "parallax_threads.h"
+#include "parallax_watchdog.h"
 
 #endif

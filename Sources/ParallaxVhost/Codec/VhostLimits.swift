@@ -19,6 +19,10 @@ package enum VhostLimits {
     package static let messagesPerTurnMax = 32
     package static let acceptsPerTurnMax = 8
 
+    /// Files that are neither an eventfd, nor memory, nor a Unix socket. Closing one can take for
+    /// ever, so a device whose front ends have sent so many serves nobody any more.
+    package static let strangeFilesMax = 16
+
     /// Descriptors of one request, those of its indirect table included.
     package static let chainLengthMax = 1024
     /// Pieces of one request in our address space. A descriptor that crosses from one memory

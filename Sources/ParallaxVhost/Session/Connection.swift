@@ -15,6 +15,8 @@ struct Connection: ~Copyable {
     enum End: Error, BitwiseCopyable, Equatable {
         case closedByPeer(duringMessage: Bool)
         case fault(MessageFault)
+        /// So many of the files that came are of a kind that nobody can use without waiting.
+        case strangeFiles(Int)
     }
 
     let socket: OwnedFileDescriptor
@@ -42,7 +44,7 @@ struct Connection: ~Copyable {
     }
 
     deinit {
-        for index in 0..<fileCount { _ = close(files[index]) }
+        for index in 0..<fileCount { _ = parallax_peer_file_close(files[index]) }
         buffer.deallocate()
     }
 
@@ -84,8 +86,8 @@ struct Connection: ~Copyable {
                     socket.number, target, room, fds.baseAddress, fds.count, &arrivedCount,
                     &isTruncated)
             }
-            let isTooMany = keep(arrived, arrivedCount) || isTruncated != 0
-            guard !isTooMany else { throw .fault(.tooManyFileDescriptors) }
+            try keep(arrived, arrivedCount)
+            guard isTruncated == 0 else { throw .fault(.tooManyFileDescriptors) }
             if count == -Int(EAGAIN) { return false }
             guard count > 0 else { throw .closedByPeer(duringMessage: receivedBytes > 0) }
             receivedBytes += count
@@ -93,13 +95,23 @@ struct Connection: ~Copyable {
         return true
     }
 
-    /// Keeps what fits and closes the rest; true when there was a rest.
-    private mutating func keep(_ arrived: InlineArray<8, Int32>, _ count: Int) -> Bool {
-        let kept = min(count, files.count - fileCount)
-        for index in 0..<kept { files[fileCount + index] = arrived[index] }
-        fileCount += kept
-        for index in kept..<count { _ = close(arrived[index]) }
-        return kept < count
+    /// Keeps the files that came, or closes those that nobody can use or that are too many.
+    private mutating func keep(_ arrived: InlineArray<8, Int32>, _ count: Int) throws(End) {
+        var strangeCount = 0
+        var isTooMany = false
+        for index in 0..<count {
+            let isStrange = parallax_peer_file_kind(arrived[index]) == PARALLAX_PEER_FILE_STRANGE
+            if isStrange { strangeCount += 1 }
+            guard !isStrange, fileCount < files.count else {
+                isTooMany = isTooMany || !isStrange
+                _ = parallax_peer_file_close(arrived[index])
+                continue
+            }
+            files[fileCount] = arrived[index]
+            fileCount += 1
+        }
+        guard strangeCount == 0 else { throw .strangeFiles(strangeCount) }
+        guard !isTooMany else { throw .fault(.tooManyFileDescriptors) }
     }
 
     /// The message's first file descriptor; the caller owns it.
@@ -113,7 +125,7 @@ struct Connection: ~Copyable {
 
     /// The message is done with: closes what nobody took.
     mutating func closeFiles() {
-        for index in 0..<fileCount { _ = close(files[index]) }
+        for index in 0..<fileCount { _ = parallax_peer_file_close(files[index]) }
         fileCount = 0
     }
 

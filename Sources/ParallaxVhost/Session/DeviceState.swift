@@ -30,6 +30,11 @@ struct DeviceState: ~Copyable {
     var isPaused = false
     var requestsTaken: UInt64 = 0
 
+    /// The front end made the shard wait, as none does by accident.
+    var hasHeldUp = false
+    /// Files that it sent and that could have made the shard wait.
+    var strangeFileCount = 0
+
     init(session: UInt32, vdi: UInt32, export: borrowing VhostExport) {
         self.session = session
         self.vdi = vdi
@@ -43,6 +48,9 @@ struct DeviceState: ~Copyable {
 
     /// No more requests of this guest for now, so that others get theirs.
     var isAtItsShare: Bool { engineRequests >= VhostLimits.engineRequestsMax }
+
+    /// Nobody is served at this socket any more.
+    var isBarred: Bool { hasHeldUp || strangeFileCount >= VhostLimits.strangeFilesMax }
 
     /// virtio 1.2, 5.2.6.2: a completed write is stable by itself when the guest turned writeback
     /// off, and when it cannot send flushes at all.

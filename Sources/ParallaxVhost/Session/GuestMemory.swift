@@ -13,7 +13,7 @@ package enum MemoryFault: UInt8, Error, BitwiseCopyable, Sendable, CaseIterable 
     case overlap
     case tooManyRegions
     case tooLarge
-    case notAFile
+    case notMemory
     case fileTooShort
     case mappingFailed
     case unknownRegion
@@ -29,9 +29,9 @@ package enum MemoryFault: UInt8, Error, BitwiseCopyable, Sendable, CaseIterable 
 /// ```
 ///
 /// Owned by the shard. Invariants: I1 guest ranges of the regions do not overlap and do not wrap;
-/// I2 each region lay within its file when it was mapped; I3 an address is handed out only with a
-/// length that stays inside one region; I4 touching memory whose file has been cut since gives
-/// zeroes, not a signal that ends the daemon.
+/// I2 each region lay within its file when it was mapped, and that file is nowhere but in memory;
+/// I3 an address is handed out only with a length that stays inside one region; I4 touching memory
+/// whose file has been cut since gives zeroes, not a signal that ends the daemon.
 package struct GuestMemory: ~Copyable {
     private struct Mapping: BitwiseCopyable {
         var region: MemoryRegion
@@ -124,10 +124,12 @@ package struct GuestMemory: ~Copyable {
     private static func map(
         _ region: MemoryRegion, _ fileDescriptor: Int32
     ) throws(MemoryFault) -> Mapping {
-        var status = stat()
-        guard fstat(fileDescriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
-            throw .notAFile
+        // A page of any other file may come from a network, or from the front end itself.
+        guard parallax_peer_file_kind(fileDescriptor) == PARALLAX_PEER_FILE_MEMORY else {
+            throw .notMemory
         }
+        var status = stat()
+        guard fstat(fileDescriptor, &status) == 0 else { throw .notMemory }
         let end = region.fileOffset + region.byteCount
         guard status.st_size >= 0, UInt64(status.st_size) >= end else { throw .fileTooShort }
         var unit = UInt64(max(status.st_blksize, 4096))

@@ -65,7 +65,8 @@ struct InflightArea: ~Copyable {
         _ file: borrowing OwnedFileDescriptor
     ) -> Int? {
         var status = stat()
-        guard fstat(file.number, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
+        guard parallax_peer_file_kind(file.number) == PARALLAX_PEER_FILE_MEMORY,
+            fstat(file.number, &status) == 0,
             status.st_blksize <= 4096, status.st_size >= 0, description.offset % 4096 == 0
         else { return nil }
         let (end, wraps) = description.offset.addingReportingOverflow(description.byteCount)

@@ -4,28 +4,28 @@
 internal import CLinux
 internal import Glibc
 
-/// A file descriptor that is closed when its owner goes away.
+/// A file descriptor that is closed when its owner goes away: without a wait, whoever it came from.
 struct OwnedFileDescriptor: ~Copyable {
     let number: Int32
 
     init(adopting number: Int32) { self.number = number }
 
-    deinit { _ = close(number) }
+    deinit { _ = parallax_peer_file_close(number) }
 }
 
 /// An eventfd that the front end shares with us: a kick, a call or an error.
 ///
-/// The front end keeps its end, so its flags and its count can change at any time; reading uses
-/// a call that never waits. Writing waits only when the front end has both cleared `O_NONBLOCK`
-/// and filled the counter, which a guest cannot do.
+/// The front end keeps its end, so its flags and its count can change at any time. Reading uses a
+/// call that never waits. Writing waits when the front end has both cleared `O_NONBLOCK` and filled
+/// the counter, which a guest cannot do; the watchdog ends that.
 struct SharedEvent: ~Copyable {
     let file: OwnedFileDescriptor
 
-    /// Refuses everything but an eventfd: a read from a pipe, a terminal or a file of some slow
-    /// file system could stop the shard.
+    /// Refuses everything but an eventfd: a read from a socket could take what is not ours. nil as
+    /// well if there can be no watchdog.
     init?(adopting received: consuming OwnedFileDescriptor) {
-        guard Self.isEventFD(received.number),
-            parallax_set_nonblocking(received.number, 1) >= 0
+        guard parallax_peer_file_kind(received.number) == PARALLAX_PEER_FILE_EVENT,
+            parallax_set_nonblocking(received.number, 1) >= 0, parallax_watchdog_start() == 0
         else { return nil }
         file = received
     }
@@ -36,15 +36,9 @@ struct SharedEvent: ~Copyable {
         _ = parallax_eventfd_take(file.number, &count)
     }
 
-    func signal() { _ = parallax_eventfd_write(file.number, 1) }
-
-    private static func isEventFD(_ number: Int32) -> Bool {
-        let expected: StaticString = "anon_inode:[eventfd]"
-        return withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { target in
-            guard let base = target.baseAddress else { return false }
-            let count = readlink("/proc/self/fd/\(number)", base, target.count)
-            return count == expected.utf8CodeUnitCount
-                && memcmp(base, expected.utf8Start, count) == 0
-        }
+    /// A front end that makes us wait gets nothing more, so that it holds up the shard once.
+    func signal(_ device: inout DeviceState) {
+        guard !device.hasHeldUp else { return }
+        device.hasHeldUp = parallax_watched_signal(file.number) == -EINTR
     }
 }

@@ -15,9 +15,9 @@ extension VhostDevice {
                 if accepted == -EMFILE || accepted == -ENFILE { turnAway(number) }
                 return
             }
-            guard phase == .listening else {
+            guard phase == .listening, !state.isBarred else {
                 _ = close(accepted)
-                give(.refusedSecondFrontEnd)
+                give(state.isBarred ? .refusedAsBarred : .refusedSecondFrontEnd)
                 continue
             }
             connection = Connection(adopting: accepted)
@@ -74,6 +74,10 @@ extension VhostDevice {
         switch end {
         case .closedByPeer(let duringMessage):
             give(.disconnected(duringMessage: duringMessage))
+        case .strangeFiles(let fileCount):
+            count.protocolFaults += 1
+            state.strangeFileCount += fileCount
+            give(.strangeFile)
         case .fault(let fault):
             count.protocolFaults += 1
             give(.protocolFault(request: connection?.request ?? 0, fault))

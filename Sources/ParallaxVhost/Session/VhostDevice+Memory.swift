@@ -18,7 +18,7 @@ extension VhostDevice {
         for index in 0..<VhostLimits.queueCountMax
         where queues[index].ring == nil && queues[index].inFlight == 0 {
             queues[index].map(in: state.memory)
-            queues[index].resume()
+            queues[index].resume(&state)
         }
         return .done
     }
@@ -64,7 +64,7 @@ extension VhostDevice {
         let outcome = change(&self)
         for index in 0..<VhostLimits.queueCountMax {
             queues[index].map(in: state.memory)
-            queues[index].resume()
+            queues[index].resume(&state)
         }
         return outcome
     }

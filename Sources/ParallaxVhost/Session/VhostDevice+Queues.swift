@@ -54,7 +54,7 @@ extension VhostDevice {
         let queue = Int(value.queue)
         guard value.number <= 1 else { return .rejected(.wrongQueueSize) }
         queues[queue].isEnabled = value.number == 1
-        queues[queue].resume()
+        queues[queue].resume(&state)
         return .done
     }
 
@@ -73,7 +73,7 @@ extension VhostDevice {
         queues[queue].kick = consume event
         if !state.features.contains(.protocolFeatures) { queues[queue].isEnabled = true }
         if !queues[queue].isStarted { queues[queue].start() }
-        queues[queue].resume()
+        queues[queue].resume(&state)
         return .done
     }
 
@@ -83,7 +83,7 @@ extension VhostDevice {
         guard value.hasFileDescriptor else { return .done }
         guard let event = takeEvent() else { return .rejected(.wrongKindOfFileDescriptor) }
         // What was signalled on the descriptor before may never reach the guest.
-        if queues[queue].isStarted { event.signal() }
+        if queues[queue].isStarted { event.signal(&state) }
         queues[queue].call = consume event
         return .done
     }

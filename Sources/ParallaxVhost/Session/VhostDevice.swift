@@ -31,7 +31,9 @@ package struct VhostExport: Sendable {
 ///    memory table nor the end of the connection unmaps before `state.inFlight` is 0;
 /// I2 at most one connection; a new one is accepted only when the last request of the one before
 ///    has been answered;
-/// I3 after the front end has gone, nothing is written to its memory by this type.
+/// I3 after the front end has gone, nothing is written to its memory by this type;
+/// I4 no system call waits for a front end; where one can make us wait, the watchdog ends that, and
+///    it was the last front end of this device.
 ///
 /// ```
 ///              accept                front end goes
@@ -179,16 +181,26 @@ extension VhostDevice {
         retryStalled(&requests)
         publishTouched()
         finishWaiting(&registrar)
-        if phase == .connected, state.memory.hasVanished || inflight?.hasVanished == true {
-            give(.memoryVanished)
-            disconnect(&registrar)
-        }
+        endForCause(&registrar)
         guard state.inFlight == 0 else { return }
         switch phase {
         case .draining: returnToListening(&registrar)
         case .stopping: finishStopping(&registrar)
         case .listening, .connected, .stopped: break
         }
+    }
+
+    /// Ends the connection of a front end that endangers others.
+    private mutating func endForCause<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        guard phase == .connected else { return }
+        if state.hasHeldUp {
+            give(.heldUp)
+        } else if state.memory.hasVanished || inflight?.hasVanished == true {
+            give(.memoryVanished)
+        } else {
+            return
+        }
+        disconnect(&registrar)
     }
 
     /// The VDI has a new size; the front end is told, and so is the guest by it.
@@ -224,7 +236,7 @@ extension VhostDevice {
         case .idle, .empty: break
         case .stalled: stalledQueues |= bit
         // Our own kick brings us back in the next turn, after the other queues and sessions.
-        case .more: queues[queue].kick?.signal()
+        case .more: queues[queue].kick?.signal(&state)
         case .broken(let fault):
             count.brokenQueues += 1
             give(.queueBroken(queue: UInt32(queue), fault))
@@ -235,7 +247,7 @@ extension VhostDevice {
         while touchedQueues != 0 {
             let queue = touchedQueues.trailingZeroBitCount
             touchedQueues &= touchedQueues - 1
-            queues[queue].publish(state.features)
+            queues[queue].publish(&state)
         }
     }
 
@@ -253,7 +265,7 @@ extension VhostDevice {
         guard state.inFlight == 0 else { return }
         var left = stalledQueues
         while left != 0 {
-            queues[left.trailingZeroBitCount].kick?.signal()
+            queues[left.trailingZeroBitCount].kick?.signal(&state)
             left &= left - 1
         }
     }

@@ -10,6 +10,9 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
     case unsupportedRequest(UInt32)
     case memoryRejected(MemoryFault)
     case memoryVanished
+    case strangeFile
+    case heldUp
+    case refusedAsBarred
     case outOfFileDescriptors
     case queueBroken(queue: UInt32, RingFault)
     /// The front end goes on after the death of the process that served it before.
@@ -41,6 +44,15 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
             "a region of guest memory was refused (\(fault))"
         case .memoryVanished:
             "the file behind the guest's memory was cut; disconnected the front end"
+        case .strangeFile:
+            "the front end sent a file that is neither memory (memfd, tmpfs, hugetlbfs) nor an "
+                + "eventfd; disconnected it; give the guest shared memory of such a kind"
+        case .heldUp:
+            "the front end made the daemon wait in its eventfd; disconnected it for good; "
+                + "detach the VDI and attach it again if you trust the front end"
+        case .refusedAsBarred:
+            "a front end was turned away, because an earlier one tried to hold up the daemon; "
+                + "detach the VDI and attach it again if you trust it"
         case .outOfFileDescriptors:
             "a front end was turned away because no file descriptor is left; raise the limit"
         case .queueBroken(let queue, let fault):
@@ -62,6 +74,9 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
         case .memoryRejected: 32
         case .memoryVanished: 64
         case .outOfFileDescriptors: 128
+        case .strangeFile: 1 << 24
+        case .heldUp: 1 << 25
+        case .refusedAsBarred: 1 << 26
         case .queueBroken(let queue, _): 1 << (8 + UInt64(queue))
         case .tookOver(let queue, _): 1 << (32 + UInt64(queue))
         }

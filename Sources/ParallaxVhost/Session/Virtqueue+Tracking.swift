@@ -98,7 +98,7 @@ extension Virtqueue {
         _ ring: SplitRing, _ device: inout DeviceState, _ requests: inout RequestQueue,
         _ budget: inout Int
     ) throws(RingFault) -> Bool {
-        if !tracking.hasRecovered { try recover(ring) }
+        if !tracking.hasRecovered { try recover(ring, &device) }
         while tracking.nextLeft < tracking.left.count, budget > 0 {
             let head = tracking.left[tracking.nextLeft].head
             guard let admission = try admit(head, ring, &device, &requests) else { return false }
@@ -109,12 +109,14 @@ extension Virtqueue {
         return true
     }
 
-    private mutating func recover(_ ring: SplitRing) throws(RingFault) {
+    private mutating func recover(
+        _ ring: SplitRing, _ device: inout DeviceState
+    ) throws(RingFault) {
         try tracking.recover(ring, usedIndex: usedIndex)
         let count = tracking.left.count
         // Otherwise the front end knows better, as nothing was left.
         if count > 0 { nextAvailable = usedIndex &+ UInt16(count) }
         // We may have died between an answer and the call that it deserved.
-        call?.signal()
+        call?.signal(&device)
     }
 }

@@ -90,8 +90,8 @@ struct Virtqueue: ~Copyable {
     }
 
     /// Looks at the ring in the next turn, as a kick may have come while nobody listened.
-    func resume() {
-        if isRunning { kick?.signal() }
+    func resume(_ device: inout DeviceState) {
+        if isRunning { kick?.signal(&device) }
     }
 
     mutating func start() {
@@ -174,7 +174,7 @@ extension Virtqueue {
             return .more
         } catch {
             fault = error
-            self.error?.signal()
+            self.error?.signal(&device)
             return .broken(error)
         }
     }
@@ -272,7 +272,7 @@ extension Virtqueue {
     }
 
     /// Shows the guest all answers since the last time, and calls it if it wants that: once.
-    mutating func publish(_ features: VirtioFeatures) {
+    mutating func publish(_ device: inout DeviceState) {
         guard usedIndex != publishedUsed, fault == nil, let ring else { return }
         let old = publishedUsed
         ring.storeUsedIndex(usedIndex)
@@ -281,7 +281,7 @@ extension Virtqueue {
         // ORDER: the index must be visible before the guest's wish is read; pairs with the
         // driver's full barrier between writing its wish and reading the index.
         SharedMemoryFence.full()
-        if wantsCall(ring, old, features) { call?.signal() }
+        if wantsCall(ring, old, device.features) { call?.signal(&device) }
     }
 
     private mutating func wantsCall(

@@ -25,6 +25,8 @@ final class PretendedFrontEnd {
     private(set) var socket: Int32
     let memory: UnsafeMutableRawPointer
     let memoryFile: Int32
+    /// A Unix socket that leads nowhere: neither an eventfd nor memory.
+    let deadSocket: Int32
     private var allocated = 2 << 20
 
     init(_ rig: VhostRig, path: String) {
@@ -35,6 +37,10 @@ final class PretendedFrontEnd {
             nil, Self.memoryBytes, PROT_READ | PROT_WRITE, MAP_SHARED, memoryFile, 0)
         guard let mapped, mapped != MAP_FAILED else { preconditionFailure("no memory") }
         memory = mapped
+        var pair: [Int32] = [-1, -1]
+        _ = parallax_socket_pair(&pair, 1)
+        close(pair[1])
+        deadSocket = pair[0]
         rig.settle()
     }
 
@@ -42,6 +48,7 @@ final class PretendedFrontEnd {
         hangUp()
         munmap(memory, Self.memoryBytes)
         close(memoryFile)
+        close(deadSocket)
         rig.release()
         rig.settle()
     }

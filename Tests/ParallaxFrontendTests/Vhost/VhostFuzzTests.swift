@@ -82,9 +82,6 @@ struct VhostFuzzTests {
         try expectService(fixture, fixture.frontEnd)
     }
 
-    /// Neither an eventfd nor memory.
-    private let otherFile: Int32 = 0
-
     /// A likely request of a wrong shape, or an unlikely one.
     private func sendAny(
         _ front: PretendedFrontEnd, _ queue: PretendedQueue, _ random: inout SeededRandom
@@ -111,7 +108,9 @@ struct VhostFuzzTests {
         ]
         let payload = payloads[random.index(below: payloads.count)]
         // Not the front end's own socket: a device that holds it would never see it closed.
-        let files = [queue.kick, queue.call, front.memoryFile, otherFile]
+        var files = [queue.kick, queue.call, front.memoryFile, front.deadSocket]
+        // Seldom, as the sixteenth is the end.
+        if random.oneIn(200) { files[3] = 0 }
         let count = random.weightedIndex([4, 8, 1, 1])
         let flags: UInt32 = random.oneIn(30) ? UInt32(random.integer(in: 0...15)) : 1 | 8
         var bytes = request.bytes + flags.bytes + UInt32(payload.count).bytes + payload

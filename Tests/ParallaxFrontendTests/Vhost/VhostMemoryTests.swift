@@ -106,14 +106,13 @@ struct VhostMemoryTests {
         front.negotiate()
         let region = front.region(byteCount: 4096, guest: 0)
         let event = parallax_eventfd_create(0, 1)
-        let null = open("/dev/zero", O_RDWR)
-        let readOnly = open("/proc/self/exe", O_RDONLY)
-        for file in [event, null, readOnly, front.socket] {
+        let readOnly = open("/proc/self/fd/\(front.memoryFile)", O_RDONLY)
+        for file in [event, readOnly, front.socket] {
             #expect(
                 front.acknowledge(
                     .addMemoryRegion, UInt64(0).bytes + region.bytes, files: [file]) == 1)
         }
-        for file in [event, null, readOnly] { close(file) }
+        for file in [event, readOnly] { close(file) }
     }
 
     @Test("32 regions are taken, one more is not, and a removed one makes room")
