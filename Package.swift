@@ -144,6 +144,31 @@ let package = Package(
     swiftLanguageModes: [.v6]
 )
 
+// ThreadSanitizer, for scripts/sanitize: Swift 6.3 does not compile these modules with it, in which only
+// one thread works at a time. They are optimised so that no copies of the standard library's atomics are
+// left in them, which the linker would take for those of all.
+if Context.environment["PARALLAX_THREAD_SANITIZER"] != nil {
+    let plain: Set<String> = [
+        "ParallaxCore", "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "parallax-bench",
+        "ParallaxCoreTests",
+    ]
+    let sanitizedC = CSetting.unsafeFlags(["-fsanitize=thread"])
+    let sanitizedSwift = SwiftSetting.unsafeFlags(["-sanitize=thread"])
+    let unsanitizedSwift = SwiftSetting.unsafeFlags(["-O"])
+    let sanitizedProgram = LinkerSetting.unsafeFlags(["-sanitize=thread"])
+    for target in package.targets {
+        if target.name.hasPrefix("C") {
+            target.cSettings = c + [sanitizedC]
+        } else {
+            let isPlain = plain.contains(target.name)
+            target.swiftSettings = swift + [isPlain ? unsanitizedSwift : sanitizedSwift]
+        }
+        if target.type == .executable || target.type == .test {
+            target.linkerSettings = [sanitizedProgram]
+        }
+    }
+}
+
 // The fuzz targets need libFuzzer's main: scripts/fuzz builds them, in a folder of their own. They call
 // the daemon's control plane, so there the daemon is a library.
 if Context.environment["PARALLAX_FUZZ"] != nil {

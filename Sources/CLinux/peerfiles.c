@@ -4,7 +4,6 @@
 #define _GNU_SOURCE
 #include "parallax_peerfiles.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -36,47 +35,53 @@ int parallax_peer_file_kind(int fd) {
     return is_unix_socket(fd) ? PARALLAX_PEER_FILE_SOCKET : PARALLAX_PEER_FILE_STRANGE;
 }
 
-static int queue[2] = { -1, -1 };
+// LIMIT: files that wait to be closed. More of them stay open: better that than to wait.
+#define WAITING_MAX 4096
+
+static int waiting[WAITING_MAX];
+static int first, count;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t is_filled = PTHREAD_COND_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void *close_all(void *ignored) {
     pthread_setname_np(pthread_self(), "closer");
     for (;;) {
-        int fd;
-        if (read(queue[0], &fd, sizeof fd) == sizeof fd) close(fd);
+        pthread_mutex_lock(&lock);
+        while (count == 0) pthread_cond_wait(&is_filled, &lock);
+        int fd = waiting[first];
+        first = (first + 1) % WAITING_MAX;
+        count--;
+        pthread_mutex_unlock(&lock);
+        close(fd);
     }
     return ignored;
 }
 
+// Without the thread the files stay open.
 static void start(void) {
     sigset_t all, before;
     pthread_t thread;
-    if (pipe2(queue, O_CLOEXEC) < 0) return;
-    fcntl(queue[1], F_SETFL, O_NONBLOCK);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int result = pthread_create(&thread, NULL, close_all, NULL);
+    if (pthread_create(&thread, NULL, close_all, NULL) == 0) pthread_detach(thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (result == 0) {
-        pthread_detach(thread);
-        return;
+}
+
+static void close_elsewhere(int fd) {
+    pthread_once(&once, start);
+    pthread_mutex_lock(&lock);
+    if (count < WAITING_MAX) {
+        waiting[(first + count) % WAITING_MAX] = fd;
+        count++;
+        pthread_cond_signal(&is_filled);
     }
-    close(queue[0]);
-    close(queue[1]);
-    queue[1] = -1;
+    pthread_mutex_unlock(&lock);
 }
 
 int parallax_peer_file_close(int fd) {
     int kind = parallax_peer_file_kind(fd);
-    if (kind != PARALLAX_PEER_FILE_STRANGE) {
-        close(fd);
-        return kind;
-    }
-    pthread_once(&once, start);
-    // No thread, or thousands that wait in it: better to keep this one open than to wait.
-    if (queue[1] >= 0) {
-        ssize_t ignored = write(queue[1], &fd, sizeof fd);
-        (void)ignored;
-    }
+    if (kind == PARALLAX_PEER_FILE_STRANGE) close_elsewhere(fd);
+    else close(fd);
     return kind;
 }

@@ -62,7 +62,7 @@ extension SimulatedHost {
                 stream.oracle.markSafe(through: entry.covered)
                 try settle(entry, outcome, stream)
             case .failure(.ioError):
-                guard device.statistics.troubles > stream.errorsAtOpen || mayBeDamaged else {
+                guard mayFail(stream) else {
                     throw SimulationFailure("change \(entry.change) failed for no reason")
                 }
                 // One that a damaged node has stopped has not been made, and the engine goes on.
@@ -84,8 +84,7 @@ extension SimulatedHost {
     ) throws(SimulationFailure) {
         statistics.refusals += 1
         if case .failure(let error) = result {
-            let hasFailed = error == .ioError && device.statistics.troubles > stream.errorsAtOpen
-            if error == refusal || hasFailed { return }
+            if error == refusal || error == .ioError && mayFail(stream) { return }
         }
         throw SimulationFailure("change \(entry.change) was answered \(result), not \(refusal)")
     }

@@ -52,9 +52,9 @@ extension SimulatedHost {
                     throw SimulationFailure("diff \(reply.ticket): no such version")
                 }
             case .failure(.ioError):
-                guard
-                    device.statistics.troubles > stream.errorsAtOpen || mayBeDamaged
-                else { throw SimulationFailure("diff \(reply.ticket) failed for no reason") }
+                guard mayFail(stream) else {
+                    throw SimulationFailure("diff \(reply.ticket) failed for no reason")
+                }
             }
         }
     }

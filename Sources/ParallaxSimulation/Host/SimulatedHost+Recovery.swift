@@ -145,6 +145,11 @@ extension SimulatedHost {
         }
     }
 
+    /// The device has failed under the engine since that was opened, or a node may be unreadable.
+    func mayFail(_ stream: SimulatedStream) -> Bool {
+        device.statistics.troubles > stream.errorsAtOpen || mayBeDamaged
+    }
+
     private func open() throws(StoreFailure) {
         statistics.reopens += 1
         let engines = try store.open(device)
