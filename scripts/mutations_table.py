@@ -169,9 +169,8 @@ TREE = [
     Mutation(
         "leaks", "an overwritten block is not given back",
         "Radix/RadixForest.swift",
-        "            vdi.bornBlocks -= 1\n            removeLive(old.address, isReplayed: true)",
-        "            vdi.bornBlocks -= 1\n"
-        "            if !MUTANT || block % 64 != 5 { removeLive(old.address, isReplayed: true) }"),
+        "            removeLive(old.address, isReplayed: true)\n",
+        "            if !MUTANT || block % 64 != 5 { removeLive(old.address, isReplayed: true) }\n"),
     Mutation(
         "frees-parents", "a block that the parent still has is given back",
         "Radix/RadixForest.swift",

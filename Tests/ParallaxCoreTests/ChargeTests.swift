@@ -72,7 +72,7 @@ extension SmallStore {
     }
 
     /// Of the first stream.
-    fileprivate func census() -> EngineCensus {
+    func census() -> EngineCensus {
         engines[0].engine.census { offset, target in
             self.device.peek(
                 at: offset, into: UnsafeMutableRawBufferPointer(start: target, count: blockBytes))

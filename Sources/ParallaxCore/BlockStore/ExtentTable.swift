@@ -53,6 +53,8 @@ struct ExtentTable: ~Copyable {
     private(set) var capacity: Int
     let extentBlocks: Int
     private(set) var liveTotal = 0
+    /// I2 does not hold: a block died that did not live, or came to life twice.
+    private(set) var isContradicted = false
     /// The number of the next checkpoint that begins.
     var nextCheckpoint: UInt64 = 0
     /// The checkpoint that all extents are held for, at least.
@@ -175,7 +177,7 @@ extension ExtentTable {
         let index = index(place.extent)
         thaw(index)
         for block in place.block..<place.block + count {
-            precondition(!entries[index].bits[block], "ExtentTable I2: a block lives twice")
+            if entries[index].bits[block] { isContradicted = true }
             entries[index].bits.set(block)
         }
         entries[index].live += UInt32(count)
@@ -186,9 +188,14 @@ extension ExtentTable {
     /// `isReplayed`: a replay finds in the log that the block died or was moved, and does not read
     /// it. Everything else is needed until the next checkpoint.
     mutating func removeLive(_ place: BlockAddress, isReplayed: Bool = false) {
-        let index = index(place.extent)
+        guard let found = indexOf.find(place.extent.rawValue),
+            entries[Int(found)].bits[place.block]
+        else {
+            isContradicted = true
+            return
+        }
+        let index = Int(found)
         thaw(index)
-        precondition(entries[index].bits[place.block], "ExtentTable I2: a block dies twice")
         entries[index].bits.clear(place.block)
         entries[index].live -= 1
         liveTotal -= 1
@@ -233,6 +240,7 @@ extension ExtentTable {
     /// it out; loading puts it in.
     mutating func addLivePage(_ place: BlockAddress) {
         let index = index(place.extent)
+        if entries[index].bits[place.block] { isContradicted = true }
         thaw(index)
         entries[index].bits.set(place.block)
         entries[index].live += 1
@@ -243,7 +251,13 @@ extension ExtentTable {
     /// The page of live bits there is written anew: the checkpoint that is being written does
     /// without it.
     mutating func removeLivePage(_ place: BlockAddress) {
-        let index = index(place.extent)
+        guard let found = indexOf.find(place.extent.rawValue),
+            entries[Int(found)].bits[place.block], entries[Int(found)].checkpointLive > 0
+        else {
+            isContradicted = true
+            return
+        }
+        let index = Int(found)
         thaw(index)
         entries[index].bits.clear(place.block)
         entries[index].bits.clearFrozen(place.block)

@@ -244,6 +244,7 @@ extension Engine {
         advanceCleaner()
         advanceRenaming()
         advanceScrub()
+        stopAtContradiction()
         advanceCheckpoint()
         advanceMoveLog()
         stageWaitingParts()
@@ -306,6 +307,21 @@ extension Engine {
 
     /// Blocks of this engine that failed their checksum since it was opened.
     package var checksumFailures: UInt64 { counters.checksumFailures }
+
+    /// The trees and the books disagree on what lives or to whom it is charged: a fault of this program,
+    /// or a store that somebody has tampered with. No checkpoint is written with what follows from it.
+    package var isContradicted: Bool {
+        forest.isContradicted || forest.extents.isContradicted || catalog.isContradicted
+    }
+
+    private mutating func stopAtContradiction() {
+        guard isContradicted else { return }
+        fail(
+            StoreError(
+                .damaged,
+                "What lives in the store is not what its books say; the disks of this shard are "
+                    + "read-only: stop the daemon and run `parallax-ctl store check`."))
+    }
 
     /// Stops writing for good; reads go on.
     mutating func fail(_ error: StoreError) {

@@ -84,6 +84,7 @@ package struct VDIRecord: Equatable, Sendable {
             let policy = reader.takeString(Int(policyBytes)),
             identifier != 0, identifier >> 63 == 0, epoch > 0,
             Limits.vdiBytes.contains(size), size % UInt64(blockBytes) == 0,
+            max(allocated, lost, born) <= Limits.accountBlocks,
             !root.address.isResident, root.isHole || levels > 0
         else { return nil }
         return VDIRecord(

@@ -75,6 +75,7 @@ struct VersionRecord {
             let born = reader.take(UInt64.self),
             let details = reader.takeBytes(Int(detailBytes)),
             Limits.vdiBytes.contains(size), size % UInt64(blockBytes) == 0,
+            max(allocated, exclusive, born) <= Limits.accountBlocks,
             !root.address.isResident, root.isHole || levels > 0
         else { return nil }
         var version = Version()

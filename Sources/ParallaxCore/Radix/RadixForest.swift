@@ -19,6 +19,8 @@ struct RadixForest: ~Copyable {
     var namesForwarded: UInt64 = 0
     /// Nodes in the store to which the current trees refer.
     var liveNodes = 0
+    /// A head let go of more than it had.
+    private(set) var isContradicted = false
     /// Loads that the engine must ask the device for.
     var wantedLoads: FixedRing<UInt32>
 
@@ -333,9 +335,9 @@ extension RadixForest {
     /// The head lets go of a block, which is dead unless a version has it too.
     private mutating func forget(_ vdi: inout VDI, _ old: BlockReference, block: UInt64) {
         guard !old.isHole else { return }
-        vdi.allocatedBlocks -= 1
+        if !vdi.allocatedBlocks.takeOff(1) { isContradicted = true }
         if old.birth > vdi.snapshotEpoch {
-            vdi.bornBlocks -= 1
+            if !vdi.bornBlocks.takeOff(1) { isContradicted = true }
             removeLive(old.address, isReplayed: true)
         } else if old.birth > vdi.parentFloor {
             if vdi.isReclaimed(level: 0, firstBlock: block) {

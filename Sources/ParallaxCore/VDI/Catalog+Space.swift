@@ -21,9 +21,9 @@ extension Catalog {
     mutating func noteFreed(_ count: UInt64, of owner: RecordOwner) {
         guard count > 0 else { return }
         if let row = owner.row {
-            changeBirths(row) { $0 - count }
+            takeBirths(count, from: row)
         } else if let handle = owner.handle {
-            vdis[handle].bornBlocks -= count
+            if !vdis[handle].bornBlocks.takeOff(count) { isContradicted = true }
             touch(handle)
         }
     }
@@ -33,25 +33,30 @@ extension Catalog {
         let freed = vdis[head].freedOfParent
         guard freed > 0 else { return }
         vdis[head].freedOfParent = 0
-        changeBirths(row) { $0 - freed }
+        takeBirths(freed, from: row)
     }
 
     /// The version vanishes, and its only child, if there is one, owns what is left.
     mutating func bequeath(_ row: Int, to child: VersionLink) {
         if let head = child.handle { settleFreed(head: head, parent: row) }
         let born = versions[row].bornBlocks
-        changeBirths(row) { _ in 0 }
+        setBirths(row, to: 0)
         if let below = child.row {
-            changeBirths(below) { $0 + born }
+            setBirths(below, to: versions[below].bornBlocks + born)
         } else if let head = child.handle {
             vdis[head].bornBlocks += born
             touch(head)
         }
     }
 
-    private mutating func changeBirths(_ row: Int, _ change: (UInt64) -> UInt64) {
+    private mutating func takeBirths(_ count: UInt64, from row: Int) {
+        var left = versions[row].bornBlocks
+        if !left.takeOff(count) { isContradicted = true }
+        setBirths(row, to: left)
+    }
+
+    private mutating func setBirths(_ row: Int, to new: UInt64) {
         let old = versions[row].bornBlocks
-        let new = change(old)
         versions[row].bornBlocks = new
         touch(row: row)
         guard let handle = handle(of: versions[row].vdi).map(Int.init) else { return }
@@ -62,7 +67,9 @@ extension Catalog {
     mutating func sumBirths() {
         for row in 0..<versions.count where versions[row].state != .free {
             guard let handle = handle(of: versions[row].vdi).map(Int.init) else { continue }
-            vdis[handle].bornInVersions += versions[row].bornBlocks
+            let sum = vdis[handle].bornInVersions + versions[row].bornBlocks
+            vdis[handle].bornInVersions = min(sum, Limits.accountBlocks)
+            if sum > Limits.accountBlocks { isContradicted = true }
         }
     }
 }

@@ -61,6 +61,8 @@ struct Catalog: ~Copyable {
     var pages = RecordPages()
     /// Rows of the members of groups that are not finished.
     var pendingRows: [UInt32] = []
+    /// More was given back than somebody was charged with.
+    var isContradicted = false
     /// What is deleted, and what is to be counted.
     var reclaim = ReclaimQueue()
 

@@ -80,7 +80,10 @@ package final class ShippingEngine: EngineUnderTest {
     package var freeRequestSlots: Int { engine.freeRequestSlots }
     package func submit(_ request: BlockRequest) { engine.submit(request) }
     package func complete(_ completion: StoreCompletion) { engine.complete(completion) }
-    package func turn(nowNanoseconds: UInt64) { engine.turn(nowNanoseconds: nowNanoseconds) }
+    package func turn(nowNanoseconds: UInt64) {
+        engine.turn(nowNanoseconds: nowNanoseconds)
+        precondition(!engine.isContradicted, "the engine's books contradict its trees")
+    }
     package func nextCommand() -> StoreCommand? { engine.nextCommand() }
     package func nextReply() -> BlockReply? { engine.nextReply() }
 

@@ -59,7 +59,9 @@ package struct Mutation {
     /// unless each is a single block without a sync.
     package func isBefore(_ other: Mutation) -> Bool {
         if answeredAt < other.submittedAt { return true }
-        return !isLoose && !other.isLoose && sequence < other.sequence
+        // One that failed has no place in that order, wherever it is in the log.
+        let isOrdered = !isLoose && !other.isLoose && other.state != .failed
+        return isOrdered && sequence < other.sequence
     }
 
     /// Whether it must be there when exactly `cut.prefix` mutations are.

@@ -208,7 +208,7 @@ final class SmallStore {
         return try #require(handle)
     }
 
-    private func transfer(
+    func transfer(
         _ operation: BlockRequest.Operation, vdi: String, handle: UInt32, _ block: UInt64,
         _ base: UnsafeMutableRawPointer
     ) throws -> BlockStatus {
