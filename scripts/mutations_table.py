@@ -170,7 +170,9 @@ TREE = [
         "leaks", "an overwritten block is not given back",
         "Radix/RadixForest.swift",
         "            removeLive(old.address, isReplayed: true)\n",
-        "            if !MUTANT || block % 64 != 5 { removeLive(old.address, isReplayed: true) }\n"),
+        "            if !MUTANT || block % 64 != 5 {\n"
+        "                removeLive(old.address, isReplayed: true)\n"
+        "            }\n"),
     Mutation(
         "frees-parents", "a block that the parent still has is given back",
         "Radix/RadixForest.swift",
