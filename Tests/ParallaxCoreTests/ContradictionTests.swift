@@ -50,6 +50,26 @@ struct ContradictionTests {
         #expect(try store.compare() == SmallStore.Comparison())
     }
 
+    @Test("an address behind the end of its extent is no place, and touches no bit")
+    func outside() {
+        var table = ExtentTable(slotCount: 2, extentBlocks: 256)
+        let number = ExtentNumber(3)
+        table.insert(number, slot: ExtentSlot(0), state: .sealed)
+        table.addLive(BlockAddress(extent: number, block: 255))
+        let isInside = table.contains(BlockAddress(extent: number, block: 255))
+        #expect(isInside && !table.isContradicted)
+        for block in [256, 257, 65535] {
+            let place = BlockAddress(extent: number, block: block)
+            let isKnown = table.contains(place) || table.isLive(place)
+            #expect(!isKnown)
+            table.removeLive(place)
+            table.addLive(place)
+            table.removeLivePage(place)
+        }
+        let liveTotal = table.liveTotal
+        #expect(liveTotal == 1 && table.isContradicted)
+    }
+
     @Test("an account that is overdrawn is empty")
     func account() {
         var left: UInt64 = 3

@@ -95,6 +95,15 @@ struct ExtentTable: ~Copyable {
 
     func contains(_ number: ExtentNumber) -> Bool { indexOf.find(number.rawValue) != nil }
 
+    /// Whether there is such a place. What was read from the store may name any.
+    func contains(_ place: BlockAddress) -> Bool { find(place) != nil }
+
+    /// The index of the extent in which `count` blocks from `place` on are; nil: there is none.
+    private func find(_ place: BlockAddress, count: Int = 1) -> Int? {
+        guard place.block + count <= extentBlocks else { return nil }
+        return indexOf.find(place.extent.rawValue).map(Int.init)
+    }
+
     func isFree(_ slot: ExtentSlot) -> Bool { indexOfSlot[Int(slot.rawValue)] < 0 }
 
     var hasRoom: Bool { count < capacity }
@@ -166,15 +175,15 @@ struct ExtentTable: ~Copyable {
     }
 }
 
-/// Which blocks live. Addresses are places, not names: `RadixForest.place` comes first.
+/// Which blocks live. Addresses are places, not names: `RadixForest.place` comes first. They were read
+/// from the store, so each is looked up before its bit is touched.
 extension ExtentTable {
     func isLive(_ place: BlockAddress) -> Bool {
-        guard let index = indexOf.find(place.extent.rawValue) else { return false }
-        return entries[Int(index)].bits[place.block]
+        find(place).map { entries[$0].bits[place.block] } ?? false
     }
 
     mutating func addLive(_ place: BlockAddress, count: Int = 1) {
-        let index = index(place.extent)
+        guard let index = find(place, count: count) else { return isContradicted = true }
         thaw(index)
         for block in place.block..<place.block + count {
             if entries[index].bits[block] { isContradicted = true }
@@ -188,13 +197,9 @@ extension ExtentTable {
     /// `isReplayed`: a replay finds in the log that the block died or was moved, and does not read
     /// it. Everything else is needed until the next checkpoint.
     mutating func removeLive(_ place: BlockAddress, isReplayed: Bool = false) {
-        guard let found = indexOf.find(place.extent.rawValue),
-            entries[Int(found)].bits[place.block]
-        else {
-            isContradicted = true
-            return
+        guard let index = find(place), entries[index].bits[place.block] else {
+            return isContradicted = true
         }
-        let index = Int(found)
         thaw(index)
         entries[index].bits.clear(place.block)
         entries[index].live -= 1
@@ -251,13 +256,9 @@ extension ExtentTable {
     /// The page of live bits there is written anew: the checkpoint that is being written does
     /// without it.
     mutating func removeLivePage(_ place: BlockAddress) {
-        guard let found = indexOf.find(place.extent.rawValue),
-            entries[Int(found)].bits[place.block], entries[Int(found)].checkpointLive > 0
-        else {
-            isContradicted = true
-            return
-        }
-        let index = Int(found)
+        guard let index = find(place), entries[index].bits[place.block],
+            entries[index].checkpointLive > 0
+        else { return isContradicted = true }
         thaw(index)
         entries[index].bits.clear(place.block)
         entries[index].bits.clearFrozen(place.block)
@@ -343,10 +344,8 @@ extension ExtentTable {
 
     /// After loading: a page of live bits lives, and its bit need not be in the store.
     mutating func loadPlace(ofLivePage place: BlockAddress) -> Bool {
-        guard let index = indexOf.find(place.extent.rawValue), place.block < extentBlocks else {
-            return false
-        }
-        entries[Int(index)].bits.set(place.block)
+        guard let index = find(place) else { return false }
+        entries[index].bits.set(place.block)
         return true
     }
 

@@ -4,8 +4,8 @@
 /// One bit for each block of an extent: whether anything refers to it. Exact, so that the cleaner
 /// need not look for references, and so that a block which is given back twice is found out.
 ///
-/// SAFETY: `words` and `frozen` belong to the `ExtentTable` that the bits are in; a block is
-/// checked against their length by the address's width and the table's `extentBlocks`.
+/// SAFETY: `words` and `frozen` belong to the `ExtentTable` that the bits are in, which compares each
+/// block with `extentBlocks`, their number.
 struct LiveBits: BitwiseCopyable {
     let words: UnsafeMutablePointer<UInt64>
     /// The bits as the checkpoint being written has them, once they differ from `words`.

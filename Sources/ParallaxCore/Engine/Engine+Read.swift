@@ -264,7 +264,9 @@ extension Engine {
         }
         guard takeBounce(part) else { return }
         let address = forest.place(of: references(part)[Int(parts[part].rereadIndex)].address)
-        guard let slot = forest.extents.slot(of: address.extent) else {
+        guard let slot = forest.extents.slot(of: address.extent),
+            address.block < superblock.extentBlocks
+        else {
             startOver(part)
             return
         }

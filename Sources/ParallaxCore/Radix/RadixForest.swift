@@ -287,7 +287,7 @@ extension RadixForest {
         let isLeaf = cache.frames[frame].level == 0
         for slot in 0..<radixFanout where !entries[slot].isHole {
             let address = entries[slot].address
-            guard address.flags == 0, !isLeaf || extents.contains(place(of: address).extent) else {
+            guard address.flags == 0, !isLeaf || extents.contains(place(of: address)) else {
                 return false
             }
         }
