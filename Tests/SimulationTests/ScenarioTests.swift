@@ -77,6 +77,10 @@ import Testing
             (40_000_075, "a snapshot found its row taken in a replay from the older root"),
             (13_002_236, "an index block was named between its freeing and its writing"),
             (30_000_259, "a deleted clone was missed among the children while it was given back"),
+            (
+                100_020_017,
+                "a deletion waited for a checkpoint that nobody thought worth its blocks"
+            ),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),
         ] as [(UInt64, String)])

@@ -152,9 +152,10 @@ extension Engine {
         return isResident ? .waitsForCheckpoint : .ready
     }
 
-    /// At once when nobody would notice, or space is needed; else they gather for a while.
+    /// At once when nobody would notice, or space is needed; else they gather for a while. Where space is
+    /// short only a checkpoint that something depends on is made, and what deletions will give back does.
     private mutating func askForCheckpoint() {
-        if isStoreFull {
+        if isStoreFull || isShortOfSpace {
             checkpoint.isNeeded = true
         } else if requests.usedCount == 0
             || now >= checkpoint.lastStart + Self.deletionPatienceNanoseconds
