@@ -60,7 +60,8 @@ extension Catalog {
         versions[row].bornBlocks = new
         touch(row: row)
         guard let handle = handle(of: versions[row].vdi).map(Int.init) else { return }
-        vdis[handle].bornInVersions = vdis[handle].bornInVersions + new - old
+        // Wraps only where `sumBirths` has found a contradiction.
+        vdis[handle].bornInVersions = vdis[handle].bornInVersions &+ new &- old
     }
 
     /// After loading.
