@@ -81,6 +81,7 @@ import Testing
                 100_020_017,
                 "a deletion waited for a checkpoint that nobody thought worth its blocks"
             ),
+            (110_026_254, "cleaning by hand went on for ever when its writes had failed"),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),
         ] as [(UInt64, String)])

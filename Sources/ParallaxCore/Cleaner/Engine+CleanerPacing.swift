@@ -18,8 +18,10 @@ extension Engine {
     /// The host tells how many slots of the store are free.
     package mutating func noteFreeSlots(_ count: Int) { cleaner.pacing.freeSlots = count }
 
-    /// Cleans until so many slots of the store are free, or nothing is left that is worth it.
+    /// Cleans until so many slots of the store are free, nothing is left that is worth it, or the device
+    /// fails.
     package mutating func requestCleaning(untilFreeSlots goal: Int) {
+        guard !cleaner.isBroken else { return }
         cleaner.pacing.goal = goal
         cleaner.pacing.goalRounds = 0
         cleaner.pacing.hopelessAt = nil

@@ -140,8 +140,9 @@ extension Engine {
             cleaner.coldChunks[index].attempts += 1
             return sendColdChunk(index)
         } else {
-            // What is not moved stays where it is.
+            // What is not moved stays where it is, and who has asked for more need not wait.
             cleaner.isBroken = true
+            cleaner.pacing.goal = nil
         }
         guard cleaner.isBroken else { return isWindingDown ? () : writeSurvivors() }
         if cleaner.writesInFlight == 0 {
