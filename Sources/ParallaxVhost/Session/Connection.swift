@@ -44,7 +44,7 @@ struct Connection: ~Copyable {
     }
 
     deinit {
-        for index in 0..<fileCount { _ = parallax_peer_file_close(files[index]) }
+        for index in 0..<fileCount { _ = close(files[index]) }
         buffer.deallocate()
     }
 
@@ -104,7 +104,7 @@ struct Connection: ~Copyable {
             if isStrange { strangeCount += 1 }
             guard !isStrange, fileCount < files.count else {
                 isTooMany = isTooMany || !isStrange
-                _ = parallax_peer_file_close(arrived[index])
+                parallax_peer_file_close(arrived[index])
                 continue
             }
             files[fileCount] = arrived[index]
@@ -125,7 +125,7 @@ struct Connection: ~Copyable {
 
     /// The message is done with: closes what nobody took.
     mutating func closeFiles() {
-        for index in 0..<fileCount { _ = parallax_peer_file_close(files[index]) }
+        for index in 0..<fileCount { _ = close(files[index]) }
         fileCount = 0
     }
 

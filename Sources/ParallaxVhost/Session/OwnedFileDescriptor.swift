@@ -4,13 +4,14 @@
 internal import CLinux
 internal import Glibc
 
-/// A file descriptor that is closed when its owner goes away: without a wait, whoever it came from.
+/// A file descriptor that is closed when its owner goes away. `Connection` lets none in whose closing
+/// could wait for the front end.
 struct OwnedFileDescriptor: ~Copyable {
     let number: Int32
 
     init(adopting number: Int32) { self.number = number }
 
-    deinit { _ = parallax_peer_file_close(number) }
+    deinit { _ = close(number) }
 }
 
 /// An eventfd that the front end shares with us: a kick, a call or an error.

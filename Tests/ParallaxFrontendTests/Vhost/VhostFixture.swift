@@ -37,6 +37,10 @@ final class VhostFixture {
         return queue
     }
 
+    func hasNotice(_ isWanted: (VhostNotice) -> Bool) -> Bool {
+        rig.notices.contains(where: isWanted)
+    }
+
     private static let counter = Atomic<Int>(0)
 
     static func makeFolder() -> String {

@@ -49,17 +49,6 @@ struct VhostHoldUpTests {
         #expect(parallax_set_nonblocking(event, 0) >= 0)
     }
 
-    @Test("a full eventfd that does not wait is none of our business")
-    func fullEventThatDoesNotWait() throws {
-        let fixture = try VhostFixture()
-        let queue = fixture.start()
-        _ = parallax_eventfd_write(queue.call, .max - 1)
-        _ = queue.add(VhostRequestTests.read, read: 512)
-        queue.run()
-        #expect(queue.usedIndex == 1)
-        #expect(fixture.rig.isConnected)
-    }
-
     @Test("files on a disk, pipes and devices end the connection; sixteen end the service")
     func strangeFiles() throws {
         let fixture = try VhostFixture()
@@ -92,12 +81,6 @@ struct VhostHoldUpTests {
         #expect(fixture.frontEnd.becomesDisconnected)
         let next = PretendedFrontEnd(fixture.rig, path: fixture.path)
         #expect(next.ask(.getFeatures) != nil)
-    }
-}
-
-extension VhostFixture {
-    fileprivate func hasNotice(_ isWanted: (VhostNotice) -> Bool) -> Bool {
-        rig.notices.contains(where: isWanted)
     }
 }
 

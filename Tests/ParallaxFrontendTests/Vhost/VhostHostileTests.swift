@@ -260,6 +260,7 @@ struct VhostHostileTests {
         _ = queue.add(read, read: 512)
         queue.run()
         #expect(queue.usedIndex == 1)
+        #expect(fixture.rig.isConnected)
     }
 
     @Test("file descriptors that nobody asked for are closed")

@@ -249,10 +249,7 @@ struct VhostMemoryTests {
         fixture.rig.settle()
         #expect(fixture.disk(sector: 0, count: 512) == [UInt8](repeating: 0, count: 512))
         #expect(fixture.frontEnd.becomesDisconnected)
-        #expect(
-            fixture.rig.notices.contains { notice in
-                if case .memoryVanished = notice { true } else { false }
-            })
+        #expect(fixture.hasNotice { if case .memoryVanished = $0 { true } else { false } })
         let next = PretendedFrontEnd(fixture.rig, path: fixture.path)
         #expect(next.ask(.getFeatures) != nil)
     }

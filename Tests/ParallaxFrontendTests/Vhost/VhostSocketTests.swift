@@ -91,6 +91,28 @@ struct VhostSocketTests {
         fixture = nil
     }
 
+    @Test("a process without file descriptors turns a front end away in the same turn")
+    func noDescriptors() async {
+        // In a process of its own: the limit holds for all of it.
+        await #expect(processExitsWith: .success) {
+            let fixture = try VhostFixture()
+            let second = PretendedFrontEnd.connect(fixture.path)
+            // From here on none can be opened: the highest is the last, and what is free below is taken.
+            var limit = rlimit(rlim_cur: rlim_t(second + 1), rlim_max: rlim_t(second + 1))
+            let isLimited = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
+            precondition(isLimited)
+            while dup(second) >= 0 {}
+            fixture.rig.turn()
+            var byte: UInt8 = 0
+            precondition(parallax_receive(second, &byte, 1) == 0, "left in the queue")
+            let isTold = fixture.hasNotice {
+                if case .outOfFileDescriptors = $0 { true } else { false }
+            }
+            precondition(isTold)
+            precondition(fixture.frontEnd.ask(.getFeatures) != nil, "the first is served on")
+        }
+    }
+
     @Test("a second front end is turned away while the first is there, and served afterwards")
     func secondFrontEnd() throws {
         let fixture = try VhostFixture()
