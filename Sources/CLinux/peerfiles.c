@@ -4,9 +4,10 @@
 #define _GNU_SOURCE
 #include "parallax_peerfiles.h"
 
+#include "parallax_threads.h"
+
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,8 +45,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t is_filled = PTHREAD_COND_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void *close_all(void *ignored) {
-    pthread_setname_np(pthread_self(), "closer");
+static void close_all(void) {
     for (;;) {
         pthread_mutex_lock(&lock);
         while (count == 0) pthread_cond_wait(&is_filled, &lock);
@@ -55,18 +55,10 @@ static void *close_all(void *ignored) {
         pthread_mutex_unlock(&lock);
         close(fd);
     }
-    return ignored;
 }
 
 // Without the thread the files stay open.
-static void start(void) {
-    sigset_t all, before;
-    pthread_t thread;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (pthread_create(&thread, NULL, close_all, NULL) == 0) pthread_detach(thread);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
+static void start(void) { parallax_thread_start_helper("closer", close_all); }
 
 static void close_elsewhere(int fd) {
     pthread_once(&once, start);
@@ -79,9 +71,7 @@ static void close_elsewhere(int fd) {
     pthread_mutex_unlock(&lock);
 }
 
-int parallax_peer_file_close(int fd) {
-    int kind = parallax_peer_file_kind(fd);
-    if (kind == PARALLAX_PEER_FILE_STRANGE) close_elsewhere(fd);
+void parallax_peer_file_close(int fd) {
+    if (parallax_peer_file_kind(fd) == PARALLAX_PEER_FILE_STRANGE) close_elsewhere(fd);
     else close(fd);
-    return kind;
 }

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +32,34 @@ int parallax_cpu_count(void) {
     if (sched_getaffinity(0, sizeof set, &set) < 0) return 1;
     int count = CPU_COUNT(&set);
     return count > 0 ? count : 1;
+}
+
+struct helper {
+    const char *name;
+    void (*body)(void);
+};
+
+static void *run_helper(void *argument) {
+    struct helper helper = *(struct helper *)argument;
+    free(argument);
+    parallax_thread_set_name(helper.name);
+    helper.body();
+    return NULL;
+}
+
+int parallax_thread_start_helper(const char *name, void (*body)(void)) {
+    sigset_t all, before;
+    pthread_t thread;
+    struct helper *helper = malloc(sizeof *helper);
+    if (helper == NULL) return -ENOMEM;
+    *helper = (struct helper){ .name = name, .body = body };
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int result = -pthread_create(&thread, NULL, run_helper, helper);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (result == 0) pthread_detach(thread);
+    else free(helper);
+    return result;
 }
 
 int parallax_thread_id(void) { return gettid(); }

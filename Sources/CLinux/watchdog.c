@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "parallax_watchdog.h"
 
+#include "parallax_threads.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -27,7 +29,6 @@ static struct {
     uint32_t seen; // The watchdog's own.
 } places[THREADS_MAX];
 
-static int place_count;
 static __thread int own_place = -1;
 static pthread_key_t at_thread_end;
 
@@ -42,8 +43,7 @@ static void on_signal(int number) { (void)number; }
 // True if anybody has written since the last look.
 static int look(void) {
     int is_busy = 0;
-    int count = __atomic_load_n(&place_count, __ATOMIC_ACQUIRE);
-    for (int index = 0; index < count; index++) {
+    for (int index = 0; index < THREADS_MAX; index++) {
         uint32_t turns = __atomic_load_n(&places[index].turns, __ATOMIC_SEQ_CST);
         int is_inside = turns & 1;
         if (is_inside && turns == places[index].seen)
@@ -63,9 +63,8 @@ static void sleep_until_a_write(void) {
         syscall(SYS_futex, &is_asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
 }
 
-static void *watch(void *ignored) {
+static void watch(void) {
     struct timespec period = { .tv_nsec = PARALLAX_WATCHDOG_PERIOD_MS * 1000000 };
-    pthread_setname_np(pthread_self(), "watchdog");
     for (int idle_rounds = 0;;) {
         nanosleep(&period, NULL);
         idle_rounds = look() ? 0 : idle_rounds + 1;
@@ -73,7 +72,6 @@ static void *watch(void *ignored) {
         sleep_until_a_write();
         idle_rounds = 0;
     }
-    return ignored;
 }
 
 static void leave_place(void *place) {
@@ -83,8 +81,6 @@ static void leave_place(void *place) {
 static void start(void) {
     // Without SA_RESTART: the write must return.
     struct sigaction action = { .sa_handler = on_signal };
-    sigset_t all, before;
-    pthread_t thread;
     sigemptyset(&action.sa_mask);
     start_result = -pthread_key_create(&at_thread_end, leave_place);
     if (start_result < 0) return;
@@ -92,23 +88,12 @@ static void start(void) {
         start_result = -errno;
         return;
     }
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    start_result = -pthread_create(&thread, NULL, watch, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (start_result == 0) pthread_detach(thread);
+    start_result = parallax_thread_start_helper("watchdog", watch);
 }
 
 int parallax_watchdog_start(void) {
     pthread_once(&once, start);
     return start_result;
-}
-
-static void count_place(int index) {
-    int count = __atomic_load_n(&place_count, __ATOMIC_RELAXED);
-    while (count <= index
-           && !__atomic_compare_exchange_n(
-               &place_count, &count, index + 1, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) { }
 }
 
 static int take_place(void) {
@@ -120,7 +105,6 @@ static int take_place(void) {
         pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
         pthread_setspecific(at_thread_end, (void *)(intptr_t)(index + 1));
         __atomic_store_n(&places[index].thread, gettid(), __ATOMIC_RELAXED);
-        count_place(index);
         return index;
     }
     return THREADS_MAX;

@@ -16,8 +16,8 @@
 // What `fd` is, found out without a wait.
 int parallax_peer_file_kind(int fd);
 
-// Closes it: at once where that cannot wait, else from a thread that does nothing but that.
-// Returns the kind.
-int parallax_peer_file_close(int fd);
+// Closes one of any kind: at once where that cannot wait, else from a thread that does nothing but
+// that.
+void parallax_peer_file_close(int fd);
 
 #endif
