@@ -93,9 +93,14 @@ struct ExtentTable: ~Copyable {
         indexOf.find(number.rawValue).map { entries[Int($0)].slot }
     }
 
+    /// The slot in which `count` blocks from `place` on are; nil: there is no such place, as what was
+    /// read from the store may name any.
+    func slot(of place: BlockAddress, count: Int = 1) -> ExtentSlot? {
+        find(place, count: count).map { entries[$0].slot }
+    }
+
     func contains(_ number: ExtentNumber) -> Bool { indexOf.find(number.rawValue) != nil }
 
-    /// Whether there is such a place. What was read from the store may name any.
     func contains(_ place: BlockAddress) -> Bool { find(place) != nil }
 
     /// The index of the extent in which `count` blocks from `place` on are; nil: there is none.

@@ -308,9 +308,7 @@ extension Engine {
         while !forest.wantedLoads.isEmpty, readRoom > 0 {
             guard let frame = forest.wantedLoads.popFirst().map(Int.init) else { return }
             let address = forest.place(of: forest.cache.frames[frame].address)
-            guard let slot = forest.extents.slot(of: address.extent),
-                address.block < superblock.extentBlocks
-            else {
+            guard let slot = forest.extents.slot(of: address) else {
                 completeNodeLoad(frame, result: -5)
                 continue
             }

@@ -164,9 +164,7 @@ extension Engine {
         if let frame { return (Self.entries(at: forest.cache.content(frame)), address) }
         let block = BlockBuffer()
         let place = forest.place(of: reference.address)
-        if let slot = forest.extents.slot(of: place.extent),
-            place.block < superblock.extentBlocks
-        {
+        if let slot = forest.extents.slot(of: place) {
             taker.load(superblock.byteOffset(slot: slot, block: place.block), block.base)
             if Checksum.ofBlock(block.base) == reference.checksum {
                 return (Self.entries(at: block.base), address)

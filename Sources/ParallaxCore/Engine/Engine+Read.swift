@@ -90,9 +90,7 @@ extension Engine {
         _ part: Int, block: Int, count: Int, at address: BlockAddress, toBounce: Bool,
         usedBuffers: inout Int
     ) {
-        guard let slot = forest.extents.slot(of: address.extent),
-            address.block + count <= superblock.extentBlocks
-        else {
+        guard let slot = forest.extents.slot(of: address, count: count) else {
             parts[part].status = .corrupt
             return
         }
@@ -264,9 +262,7 @@ extension Engine {
         }
         guard takeBounce(part) else { return }
         let address = forest.place(of: references(part)[Int(parts[part].rereadIndex)].address)
-        guard let slot = forest.extents.slot(of: address.extent),
-            address.block < superblock.extentBlocks
-        else {
+        guard let slot = forest.extents.slot(of: address) else {
             startOver(part)
             return
         }

@@ -51,9 +51,7 @@ extension Engine {
         defer { segments.deallocate() }
         var commands: [StoreCommand] = []
         for (index, reference) in references.enumerated() where !reference.isHole {
-            guard let slot = forest.extents.slot(of: reference.address.extent),
-                reference.address.block < superblock.extentBlocks
-            else {
+            guard let slot = forest.extents.slot(of: reference.address) else {
                 try objectToPage(index, structure, "leads nowhere")
                 continue
             }
