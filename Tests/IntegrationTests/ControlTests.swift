@@ -198,7 +198,7 @@ import Testing
         for _ in 0..<1000 where attached.code != 0 {
             attached = try daemon.run("attach", "disk", "--vhost-user", socket)
         }
-        #expect(attached.code == 0, "\(attached)")
+        #expect(attached.code == 0 && attached.output == socket + "\n", "\(attached)")
         var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
         try disk.flush()
         #expect(try disk.identifier() == "disk")
