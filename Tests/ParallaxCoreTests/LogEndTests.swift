@@ -26,6 +26,22 @@ struct LogEndTests {
         #expect(try store.compare() == SmallStore.Comparison())
     }
 
+    @Test("a later chunk that was written into the missing one says that this had been durable")
+    func misdirected() throws {
+        let store = try CheckTests.makeStore()
+        let chunks = try store.writeSingly("gold", 208..<210)
+        let later = store.device.peek(at: chunks[1], count: blockBytes)
+        for (offset, block) in [
+            (chunks[0] + UInt64(blockBytes), later),
+            (chunks[1], [UInt8](repeating: 0, count: blockBytes)),
+        ] {
+            try block.withUnsafeBytes { try store.device.write(at: offset, from: $0) }
+        }
+        try store.device.sync()
+        let error = #expect(throws: StoreError.self) { try store.open() }
+        #expect(error?.message.contains("breaks off") == true)
+    }
+
     /// The rest of the header's block.
     private func overwrite(
         _ device: SimulatedDevice, _ offset: UInt64, with byte: UInt8

@@ -53,10 +53,7 @@ struct LogReader: ~Copyable {
         guard let header = try header(at: block, medium: medium), header.lsn == lsn,
             header.generation >= generation
         else { return nil }
-        guard try fill(block, count: 1 + header.payloadBlocks, medium: medium),
-            payloadIsWhole(header)
-        else { return nil }
-        return header
+        return try isWhole(header, at: block, medium: medium) ? header : nil
     }
 
     mutating func advance(_ header: ChunkHeader) {
@@ -151,8 +148,12 @@ struct LogReader: ~Copyable {
         }
     }
 
-    private func payloadIsWhole(_ header: ChunkHeader) -> Bool {
-        var payload = place(block) + blockBytes
+    private mutating func isWhole(
+        _ header: ChunkHeader, at block: Int, medium: some StoreMedium
+    ) throws(StoreError) -> Bool {
+        guard try fill(block, count: 1 + header.payloadBlocks, medium: medium) else { return false }
+        let headerBlock = UnsafeRawPointer(place(block))
+        var payload = headerBlock + blockBytes
         var left = header.payloadBlocks
         var records = ChunkRecordReader(header: headerBlock, recordBytes: header.recordBytes)
         while let record = records.next() {
@@ -173,7 +174,9 @@ struct LogReader: ~Copyable {
     /// when the missing one was already durable.
     ///
     /// What a chunk says was durable counts whatever extent it is of: where the slot has been used
-    /// again meanwhile, a checkpoint had been durable that is not there any more.
+    /// again meanwhile, a checkpoint had been durable that is not there any more; and what a device
+    /// has put into a wrong place may be the very thing that damaged the missing one. So only what is
+    /// whole is passed over, in which a guest may have written whatever it likes.
     mutating func isContradictedHere(
         _ leases: inout [ExtentNumber: ExtentSlot], medium: some StoreMedium
     ) -> Bool {
@@ -188,7 +191,9 @@ struct LogReader: ~Copyable {
                 header.lsn >= lsn
             else { continue }
             takeLeases(&leases, recordBytes: header.recordBytes)
-            position += header.payloadBlocks
+            if isReadableAndWhole(header, at: position - 1, medium: medium) {
+                position += header.payloadBlocks
+            }
         }
         return false
     }
@@ -197,6 +202,14 @@ struct LogReader: ~Copyable {
     {
         do throws(StoreError) { return try anyHeader(at: block, medium: medium) } catch {
             return nil
+        }
+    }
+
+    private mutating func isReadableAndWhole(
+        _ header: ChunkHeader, at block: Int, medium: some StoreMedium
+    ) -> Bool {
+        do throws(StoreError) { return try isWhole(header, at: block, medium: medium) } catch {
+            return false
         }
     }
 
