@@ -108,6 +108,7 @@ private struct Totals {
     private var groups = 0
     private var diffs = 0
     private var censuses = 0
+    private var storeChecks = 0
     private var cutLogs = 0
     private var refusedOpens = 0
 
@@ -123,13 +124,14 @@ private struct Totals {
         groups += result.statistics.groups
         diffs += result.statistics.diffs
         censuses += result.statistics.censuses
+        storeChecks += result.statistics.storeChecks
         commands += result.device.reads + result.device.writes + result.device.syncs
     }
 
     var summary: String {
         "\(scenarios) scenarios, \(operations) operations, \(requests) requests, \(commands) device commands, "
             + "\(crashes) crashes, \(snapshots) snapshots, \(groups) groups, \(diffs) diffs, "
-            + "\(censuses) censuses, \(verified) blocks verified, "
+            + "\(censuses) censuses, \(storeChecks) store checks, \(verified) blocks verified, "
             + "\(refusedOpens) damaged stores not opened, \(cutLogs) damaged logs cut short"
     }
 }

@@ -50,6 +50,10 @@ package struct CanaryStore: StoreUnderTest {
     package var slotCount: Int { store.slotCount }
     package func place(of offset: UInt64) -> StorePlace { store.place(of: offset) }
 
+    package func check(_ device: SimulatedDevice, isLive: Bool) -> String? {
+        store.check(device, isLive: isLive)
+    }
+
     package func witness(
         against lsn: UInt64, stream: Int, slots: [UInt32], device: SimulatedDevice
     ) -> UInt64? {

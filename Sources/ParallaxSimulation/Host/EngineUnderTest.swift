@@ -93,6 +93,8 @@ package protocol StoreUnderTest {
     func format(_ device: SimulatedDevice) throws(StoreFailure)
     func open(_ device: SimulatedDevice) throws(StoreFailure) -> [any EngineUnderTest]
     func place(of offset: UInt64) -> StorePlace
+    /// What `store check` finds wrong with what the device holds; nil: nothing. `isLive`: engines run.
+    func check(_ device: SimulatedDevice, isLive: Bool) -> String?
     /// The offset of a chunk of the stream, in one of its slots, which says that the log had been
     /// durable beyond `lsn` when it was written; nil if there is none.
     func witness(

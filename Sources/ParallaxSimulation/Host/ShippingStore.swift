@@ -5,7 +5,7 @@ package import ParallaxCore
 
 /// The real thing: the engine that the daemon runs, on a simulated device.
 package struct ShippingStore: StoreUnderTest {
-    private let shape: StoreShape
+    let shape: StoreShape
 
     package init(_ shape: StoreShape) { self.shape = shape }
 

@@ -62,6 +62,7 @@ extension SimulatedHost {
     package func reopen(interruptions: Int = 0) throws(SimulationFailure) -> Bool {
         let plannedFaults = device.faults
         defer { device.faults = plannedFaults }
+        try checkCrashedStore()
         var left = interruptions
         while true {
             device.faults = left > 0 ? plannedFaults : .none

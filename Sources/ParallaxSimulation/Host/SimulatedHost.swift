@@ -71,6 +71,7 @@ package final class SimulatedHost {
         package var groups = 0
         package var diffs = 0
         package var censuses = 0
+        package var storeChecks = 0
         package var cleanings = 0
         package var movedBlocks = 0
         /// Logs that damage has made shorter than what was answered.
@@ -123,6 +124,7 @@ package final class SimulatedHost {
             UInt64(bitPattern: Int64(completion.result)),
             "  device: stream \(owner) tag \(completion.tag) result \(completion.result)")
         streams[owner].engine?.complete(completion)
+        try checkLiveStore()
     }
 
     /// A whole turn of a shard's loop.
