@@ -25,4 +25,27 @@ struct SpaceReserveTests {
         let held = store.statistics.reservedBlocks
         #expect(held > 6 * 256, "the reserves are too small to show anything: \(held)")
     }
+
+    /// What is held back are seven times the tables, and the tables of a large store are large.
+    @Test(
+        "the log may hold as many leases as the reserves of the largest store take",
+        arguments: [(1 << 20, 1 << 22), (4 << 20, 1 << 24), (64 << 20, 1 << 20), (1 << 20, 25)])
+    func leaseCapacity(extentBytes: Int, slotCount: Int) throws {
+        let extentBlocks = extentBytes / blockBytes
+        let superblock = Superblock(
+            uuid: StoreUUID(high: 1, low: 2), storeBytes: UInt64(slotCount) * UInt64(extentBytes),
+            extentBytes: UInt64(extentBytes), slotCount: UInt32(slotCount), streamCount: 1,
+            generation: 1, createdAtNanoseconds: 0)
+        let frames = 65_536
+        // One forward for each sixteenth live block, 16 bytes each, in pages that are half full.
+        let forwards = slotCount * extentBlocks / 16 * 16 / (blockBytes / 2)
+        let livePages = slotCount * extentBlocks / 8 / blockBytes
+        let tables =
+            CheckpointTables.blockCount(
+                extents: slotCount, indexBlocks: 64, livePages: livePages, forwardPages: forwards)
+            + livePages + forwards
+        let blocks = 7 * tables + 3 * frames
+        let leases = blocks / (extentBlocks - LogWriter.lostPerExtent) + 1
+        #expect(Engine.leaseCapacity(superblock, frameCount: frames) / 2 >= leases)
+    }
 }

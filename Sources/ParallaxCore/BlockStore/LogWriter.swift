@@ -64,6 +64,13 @@ struct LogWriter: ~Copyable {
         chunks.deallocate()
     }
 
+    mutating func reserveLeases(_ count: Int) {
+        guard count > leases.capacity else { return }
+        var larger = FixedRing<Lease>(minimumCapacity: count)
+        while let lease = leases.popFirst() { larger.append(lease) }
+        leases = larger
+    }
+
     /// Blocks that the log can still take: the rest of this extent, and the leased ones.
     var availableBlocks: Int {
         extentBlocks - head + leases.count * extentBlocks

@@ -21,7 +21,7 @@ extension Engine {
     /// Cleans until so many slots of the store are free, nothing is left that is worth it, or the device
     /// fails.
     package mutating func requestCleaning(untilFreeSlots goal: Int) {
-        guard !cleaner.isBroken else { return }
+        guard !cleaner.isBroken, failure == nil else { return }
         cleaner.pacing.goal = goal
         cleaner.pacing.goalRounds = 0
         cleaner.pacing.hopelessAt = nil

@@ -145,7 +145,7 @@ extension Engine {
 
     /// A sync would bring slots nearer.
     var moveLogWantsSync: Bool {
-        if let drop = moveLog.drops.first { return drop.lsn <= appliedLSN }
+        if let drop = moveLog.drops.first, drop.lsn > durableLSN { return drop.lsn <= appliedLSN }
         guard let batch = moveLog.batches.first, batch.sync > syncsCompleted else { return false }
         return cleaner.phase == .idle || isWaitingForSpace
             || moveLog.batches.count >= Self.batchesPerSync

@@ -11,6 +11,16 @@ struct RenamingSweep {
     var cursor: UInt64 = 0
     /// Names that had been added when the last one began.
     var namesAtStart: UInt64 = 0
+    /// The node that it waits for, and how many blocks are below that.
+    var awaited: BlockAddress?
+    var awaitedSpan: UInt64 = 0
+
+    /// The node cannot be read. What is below it cannot be renamed.
+    mutating func noteBroken(_ address: BlockAddress) {
+        guard awaited == address else { return }
+        awaited = nil
+        cursor = (cursor / awaitedSpan + 1) * awaitedSpan
+    }
 }
 
 extension Engine {
@@ -59,6 +69,7 @@ extension Engine {
             return true
         }
         let block = renaming.cursor
+        renaming.awaited = nil
         // Before the walk: making room may throw its path out.
         let hasFrames = mayDirtyNodes && forest.cache.ensureFree(RadixForest.framesPerChange)
         switch forest.walk(vdi, to: block, mayLoad: mayLoadAside) {
@@ -72,7 +83,13 @@ extension Engine {
                 changesSinceFreeze += 1
             }
             renaming.cursor = (block / UInt64(radixFanout) + 1) * UInt64(radixFanout)
-        case .loading, .starved:
+        case .loading(let frame):
+            let node = forest.cache.frames[frame]
+            renaming.awaited = node.address
+            renaming.awaitedSpan = VDI.span(levels: Int(node.level) + 1)
+            sendNodeLoads()
+            return false
+        case .starved:
             sendNodeLoads()
             return false
         }
@@ -82,7 +99,7 @@ extension Engine {
     /// Whether there are frames, and log for the checkpoint, as there must be for a write.
     private var mayDirtyNodes: Bool {
         let frames = (stagedOperations + 1) * RadixForest.framesPerChange
-        return forest.cache.replayBound + frames <= forest.cache.frameCount / 2
+        return forest.cache.replayBound + frames <= frameLimit / 2
             && usableBlocks >= blocksToLeave(by: .data)
     }
 }

@@ -103,8 +103,6 @@ struct Checkpoint: ~Copyable {
         case .none: preconditionFailure("Checkpoint: nothing to write")
         }
     }
-
-    var wantsSync: Bool { phase == .durable || phase == .rootDurable }
 }
 
 /// The part of a checkpoint that is written as a whole each time: the extents, and where the record

@@ -61,12 +61,18 @@ extension Engine {
         var tickets: [UInt64] = []
         while let change = catalog.syncing.popFirst() { tickets.append(change.ticket) }
         while let change = catalog.logged.popFirst() { tickets.append(change.ticket) }
-        if let shrinking = catalog.shrinking { tickets.append(shrinking.ticket) }
-        catalog.shrinking = nil
+        if let shrinking = catalog.shrinking { giveUp(shrinking, &tickets) }
         while let change = catalog.waiting.popFirst() { tickets.append(change.ticket) }
         for ticket in tickets {
             catalog.replies.append(CatalogReply(ticket: ticket, result: .failure(.ioError)))
         }
+    }
+
+    private mutating func giveUp(_ shrinking: Catalog.Shrinking, _ tickets: inout [UInt64]) {
+        tickets.append(shrinking.ticket)
+        catalog.shrinking = nil
+        guard let handle = catalog.handle(of: shrinking.identifier) else { return }
+        catalog.vdis[Int(handle)].endWhileShrinking = .max
     }
 
     /// Puts the change into the log, or answers that it is not possible. False: it has to wait.

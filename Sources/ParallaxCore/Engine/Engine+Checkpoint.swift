@@ -44,7 +44,7 @@ extension Engine {
         let age = now >= checkpoint.lastStart ? now - checkpoint.lastStart : 0
         let isWelcome =
             checkpoint.isWanted || bytesSinceCheckpoint >= configuration.checkpointLogBytes
-            || forest.cache.replayBound > forest.cache.frameCount / 4
+            || forest.cache.replayBound > frameLimit / 4
             || age >= configuration.checkpointIntervalNanoseconds
         let isDue = checkpoint.isNeeded || (isWelcome && !isShortOfSpace)
         // The frozen trees must be those after a whole chunk, so that replay can start at the next.
@@ -58,6 +58,7 @@ extension Engine {
         let start = log.replayStart()
         returnSurplusLeases(replayLSN: start.lsn)
         forest.cache.freezeForCheckpoint()
+        lowerFrameLimit()
         settleReclaim()
         freezePages()
         freezeForwards()
@@ -76,7 +77,7 @@ extension Engine {
             uuid: superblock.uuid, stream: configuration.stream,
             sequence: checkpoint.root.sequence + 1, generation: superblock.generation,
             replayLSN: start.lsn, replayExtent: start.extent, replayBlock: start.block,
-            nodeFrames: forest.cache.frameCount, nextExtent: log.nextExtent,
+            nodeFrames: frameLimit, nextExtent: log.nextExtent,
             nextVDI: catalog.nextNumber, nextSnapshot: catalog.versions.nextSequence)
         checkpoint.level = 0
         checkpoint.isWanted = false
@@ -86,6 +87,15 @@ extension Engine {
         forest.extents.nextCheckpoint = checkpoint.next.sequence + 1
         changesSinceFreeze = 0
         bytesSinceCheckpoint = 0
+    }
+
+    /// The log that was found at the opening may have needed more frames than there are to be. What
+    /// comes behind this checkpoint does not.
+    private mutating func lowerFrameLimit() {
+        let configured = configuration.nodeFrames
+        let needed =
+            forest.cache.replayBound + (stagedOperations + 1) * RadixForest.framesPerChange
+        if configured < frameLimit, needed <= configured / 4 * 3 { frameLimit = configured }
     }
 
     /// Writes frozen nodes, leaves first, so that each knows the places of its children. True when

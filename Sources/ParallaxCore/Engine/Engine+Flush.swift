@@ -30,8 +30,7 @@ extension Engine {
             reply(Int(index))
         }
         guard syncingLSN == nil,
-            !flushing.isEmpty || catalogWantsSync || checkpoint.wantsSync
-                || moveLogWantsSync
+            !flushing.isEmpty || catalogWantsSync || checkpointWantsSync || moveLogWantsSync
         else { return }
         syncingLSN = appliedLSN
         syncsStarted += 1
@@ -42,6 +41,15 @@ extension Engine {
     private var catalogWantsSync: Bool {
         guard let lsn = catalog.syncing.first?.lsn else { return false }
         return lsn > durableLSN && lsn <= appliedLSN
+    }
+
+    /// The one that it waited for may have ended a moment ago.
+    private var checkpointWantsSync: Bool {
+        switch checkpoint.phase {
+        case .durable: durableLSN < checkpoint.lastLSN
+        case .rootDurable: syncsCompleted < checkpoint.rootSync
+        default: false
+        }
     }
 
     mutating func completeSync(result: Int) {

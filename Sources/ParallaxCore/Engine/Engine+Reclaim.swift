@@ -373,5 +373,6 @@ extension Engine {
     mutating func noteBrokenNode(_ address: BlockAddress) {
         if catalog.reclaim.job?.awaited?.address == address { catalog.reclaim.job?.isBroken = true }
         if diffs.job?.awaited == address { diffs.job?.isBroken = true }
+        renaming.noteBroken(address)
     }
 }

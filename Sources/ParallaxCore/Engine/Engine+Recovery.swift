@@ -10,8 +10,7 @@ extension Engine {
         // A checkpoint must have found room for all nodes that were dirty, and a quarter of the
         // frames never is: more than this no replay needs, whatever a damaged root says.
         let enough = 2 * Int(store.superblock.slotCount) * store.superblock.extentBlocks
-        let frames = max(
-            64, configuration.nodeCacheBytes / blockBytes, min(root.nodeFrames, enough))
+        let frames = max(configuration.nodeFrames, min(root.nodeFrames, enough))
         var engine = Engine(
             configuration: configuration, superblock: store.superblock, root: root,
             frameCount: frames)

@@ -48,13 +48,15 @@ extension Engine {
         // Changes of the catalogue need no frames.
         let frames =
             reserve == .deletion ? 0 : (stagedOperations + 1) * RadixForest.framesPerChange
-        if frames > 0, forest.cache.replayBound + frames > forest.cache.frameCount / 4 * 3 {
+        if frames > 0, forest.cache.replayBound + frames > frameLimit / 4 * 3 {
             checkpoint.isNeeded = true
             let isHopeless = isStoreFull && checkpoint.phase == .idle && !hasRoomForCheckpoint
             return isHopeless ? .full : .wait
         }
         guard usableBlocks < blocksToLeave(by: reserve) else { return nil }
-        guard isStoreFull, extentsRequested == 0, !isDropUnderWay else { return .wait }
+        guard isStoreFull || hasAllLeases, extentsRequested == 0, !isDropUnderWay else {
+            return .wait
+        }
         if mayFreeExtents {
             // One that takes more than it gives would only make it worse, as long as there is more.
             if isCheckpointWorthIt || !cleanForWaiting() { checkpoint.isNeeded = true }
@@ -246,6 +248,9 @@ extension Engine {
             : configuration.leasesAhead + leases(for: blocksToLeave(by: .data))
         return min(target, log.leases.capacity / 2)
     }
+
+    /// The log has all the leases that it ever holds: waiting brings no more.
+    private var hasAllLeases: Bool { log.leases.count >= log.leases.capacity / 2 }
 
     /// Cold extents to hold: one always; for a whole batch when there is enough.
     var wantedSpares: Int {

@@ -59,7 +59,7 @@ extension Engine {
     }
 
     private var refusalOfNewSnapshot: CatalogError? {
-        catalog.versions.hasRoom ? nil : .tooManySnapshots
+        catalog.versions.hasRoom(besides: catalog.logged.count) ? nil : .tooManySnapshots
     }
 
     private func refusal(

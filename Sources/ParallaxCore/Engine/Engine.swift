@@ -90,6 +90,9 @@ package struct Engine: ~Copyable {
     var yieldUntil: UInt64 = 0
     var nextExtentRetry: UInt64 = 0
 
+    /// Frames that the replay of the log behind the next checkpoint may count on.
+    var frameLimit: Int
+
     let checkpointBox: Box<Checkpoint>
     var now: UInt64 = 0
     /// When a turn last found requests of guests.
@@ -134,8 +137,7 @@ package struct Engine: ~Copyable {
             chunkCount: configuration.maxChunksInFlight + 2,
             extentBlocks: superblock.extentBlocks, nextLSN: root.replayLSN,
             extent: root.replayExtent, head: root.replayBlock, nextExtent: root.nextExtent,
-            // Half of them must have room for what `blocksToLeave` holds back at most.
-            leaseCapacity: 2048 + 6 * frameCount / superblock.extentBlocks)
+            leaseCapacity: Self.leaseCapacity(superblock, frameCount: frameCount))
         catalog = Catalog(
             stream: configuration.stream, nextNumber: root.nextVDI,
             nextSnapshot: root.nextSnapshot)
@@ -156,15 +158,22 @@ package struct Engine: ~Copyable {
         flushing = FixedRing(minimumCapacity: requests.capacity)
         lockedParts = FixedRing(minimumCapacity: Limits.partsInFlight)
         commands = FixedRing(minimumCapacity: Self.commandCapacity)
-        replies = FixedRing(minimumCapacity: requests.capacity)
-        heldReplies = FixedRing(minimumCapacity: requests.capacity)
+        replies = FixedRing(minimumCapacity: 2 * requests.capacity)
+        heldReplies = FixedRing(minimumCapacity: 2 * requests.capacity)
         // A quarter of the frames is never dirty; a path, and as much for what others pin.
+        frameLimit = frameCount
         loadPermits = max(1, frameCount / 4 / (2 * Limits.radixLevels))
         let before = LogSequenceNumber(root.replayLSN.rawValue - 1)
         appliedLSN = before
         durableLSN = before
         checkpointBox = Box(Checkpoint(root: root))
         forest.extents.nextCheckpoint = root.sequence + 1
+    }
+
+    /// Half of them must have room for what `blocksToLeave` holds back: seven times the tables of a
+    /// checkpoint, which grow with the store, and the nodes of two.
+    static func leaseCapacity(_ superblock: Superblock, frameCount: Int) -> Int {
+        2048 + 6 * frameCount / superblock.extentBlocks + Int(superblock.slotCount) / 64
     }
 
     deinit {
@@ -201,7 +210,8 @@ struct CommandTag {
 extension Engine {
     /// Requests that may be submitted now. A fifth of the slots is never more than one turn away.
     package var freeRequestSlots: Int {
-        let replyRoom = replies.freeCapacity - heldReplies.count - 64
+        // What is in flight will be answered, and held as well while a group is cut.
+        let replyRoom = replies.freeCapacity - heldReplies.count - requests.usedCount - 64
         return max(0, min(requests.freeCount - Catalog.internalRequests, replyRoom))
     }
 
@@ -327,6 +337,7 @@ extension Engine {
     mutating func fail(_ error: StoreError) {
         guard failure == nil else { return }
         failure = error
+        cleaner.pacing.goal = nil
         failWaitingWrites()
     }
 }

@@ -50,8 +50,9 @@ struct VersionTable: ~Copyable {
         return row
     }
 
-    var hasRoom: Bool {
-        usedCount + freed.count + freeing.count + aging.count < Limits.snapshotsPerStream
+    /// Whether there is room for one more than the `named` whose records are on their way.
+    func hasRoom(besides named: Int) -> Bool {
+        usedCount + named + freed.count + freeing.count + aging.count < Limits.snapshotsPerStream
             && nextSequence <= SnapshotIdentifier.lastSequence
     }
 

@@ -24,7 +24,8 @@ final class SmallStore {
     private(set) var vdis: [String: VDIIdentifier] = [:]
     private(set) var snapshots: [String: SnapshotIdentifier] = [:]
 
-    private let configuration: EngineConfiguration
+    /// For the next opening.
+    var configuration: EngineConfiguration
 
     init(
         sizeBytes: UInt64 = 25 << 20, streamCount: Int = 1, nodeFrames: Int = 256,

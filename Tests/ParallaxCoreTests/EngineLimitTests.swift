@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxSimulation
+import Testing
+
+@testable import ParallaxCore
+
+@Suite("What the engine holds, and how long it waits")
+struct EngineLimitTests {
+    /// While a group is cut no answer goes out, and requests come in as others are carried out.
+    @Test("answers that are held back have room, however many requests are in flight")
+    func heldReplies() throws {
+        let store = try SmallStore()
+        try store.create("disk", blocks: 4096)
+        let identifier = try #require(store.vdis["disk"])
+        let handle = try store.handle("disk")
+        let engine = store.engines[0]
+        engine.engine.submit(
+            change: .snapshot(
+                identifier, SnapshotDetails(name: "cut"), createdAtNanoseconds: 1, group: 7),
+            ticket: 99)
+        for _ in 0..<20 where engine.engine.heldReplies.isEmpty {
+            store.step()
+            if engine.engine.nextCut() != nil { break }
+        }
+        let memory = BlockBuffer()
+        let segment = UnsafeMutablePointer<DataSegment>.allocate(capacity: 1)
+        segment.initialize(to: DataSegment(base: memory.base, count: blockBytes))
+        defer { segment.deallocate() }
+        var tag: UInt32 = 0
+        func submit(_ operation: BlockRequest.Operation, block: UInt64) {
+            tag += 1
+            engine.engine.submit(
+                BlockRequest(
+                    operation: operation, vdi: handle, session: 1, tag: tag,
+                    firstSector: block * 8, sectorCount: 8, segments: UnsafePointer(segment),
+                    segmentCount: 1))
+        }
+        // Half of the slots wait for the device, the others are answered at once: holes are read.
+        for block in UInt64(0)..<512 { submit(.write, block: block) }
+        for turn in UInt64(1)..<40 {
+            while engine.engine.freeRequestSlots > 0 { submit(.read, block: 2048) }
+            engine.engine.turn(nowNanoseconds: turn << 40)
+        }
+        let requests = Int(tag)
+        for _ in 0..<40 { store.step() }
+        #expect(engine.engine.heldReplies.count == requests)
+        #expect(requests > 1024)
+        engine.engine.releaseGroup(7)
+        var answers = 0
+        for _ in 0..<40 {
+            while engine.engine.nextReply() != nil { answers += 1 }
+            store.step()
+        }
+        #expect(answers == requests)
+    }
+
+    @Test("a node that cannot be read does not stop a sweep, and is not read again and again")
+    func brokenNodeInSweep() throws {
+        let store = try CheckTests.makeStore()
+        try store.makeForwards()
+        store.configuration.leastNamesForSweep = 1
+        try store.open()
+        let handle = Int(try store.handle("gold"))
+        let root = try store.offset(of: store.look { $0.catalog.vdis[handle].root })
+        store.device.rot(at: root + 100, bit: 1)
+        try #require(store.look { $0.forest.forwards.count } > 0)
+        store.mislead { $0.forest.namesForwarded += 1 << 20 }
+        for _ in 0..<500 { store.step() }
+        let sweep = store.look { $0.renaming }
+        #expect(sweep.handle == nil)
+        #expect(sweep.namesAtStart >= 1 << 20)
+        #expect(store.statistics.checksumFailures < 10)
+    }
+
+    @Test("a smaller node cache than before takes effect at the second opening")
+    func smallerCache() throws {
+        let store = try SmallStore(nodeFrames: 512)
+        try store.create("disk")
+        try store.write("disk", 0..<300)
+        try store.checkpoint()
+        store.configuration.nodeCacheBytes = 64 * blockBytes
+        try store.open()
+        #expect(store.statistics.nodeFrames == 512)
+        try store.write("disk", 300..<400)
+        try store.checkpoint()
+        #expect(store.look { $0.checkpoint.root.nodeFrames } == 64)
+        try store.open()
+        #expect(store.statistics.nodeFrames == 64)
+        #expect(try store.compare() == SmallStore.Comparison())
+    }
+
+    @Test("a checkpoint takes two syncs, one for its blocks and one for its root")
+    func syncs() throws {
+        let store = try SmallStore()
+        try store.create("disk")
+        try store.write("disk", 0..<10)
+        try store.flush("disk")
+        let before = store.statistics
+        try store.checkpoint()
+        #expect(store.statistics.checkpoints == before.checkpoints + 1)
+        #expect(store.statistics.syncs == before.syncs + 2)
+    }
+
+    @Test("cleaning to a goal ends when the engine has failed, and does not begin after it")
+    func cleaningAfterFailure() throws {
+        let store = try CheckTests.makeStore()
+        store.startCleaning()
+        #expect(store.look { $0.isCleaningToGoal })
+        store.device.faults.syncErrorOneIn = 1
+        try store.write("gold", 500..<501)
+        try store.flush("gold")
+        #expect(store.look { $0.failure != nil })
+        #expect(store.look { !$0.isCleaningToGoal })
+        store.startCleaning()
+        #expect(store.look { !$0.isCleaningToGoal })
+    }
+
+    @Test("there is no room for the snapshots whose records are on their way")
+    func namedSnapshots() {
+        let table = VersionTable(nextSequence: 1)
+        let hasRoomForOne = table.hasRoom(besides: Limits.snapshotsPerStream - 1)
+        let hasRoomForMore = table.hasRoom(besides: Limits.snapshotsPerStream)
+        #expect(hasRoomForOne && !hasRoomForMore)
+    }
+}
