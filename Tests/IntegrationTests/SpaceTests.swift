@@ -121,6 +121,9 @@ import Testing
         #expect(full.store.fullPercent >= 80, "\(full.store)")
         #expect(full.shards.map(\.space.refusedRequests).reduce(0, +) == 1)
         #expect(full.store.host.map(\.allocatedBytes) ?? 0 >= full.store.liveBytes)
+        try waitUntil("the log does not say how full it is: \(daemon.log)") {
+            daemon.log.contains(" % full: ") && daemon.log.contains("writes are refused")
+        }
 
         // Everybody can read what was acknowledged.
         var victim = try BlockDriver(connectingTo: victimSocket, options: patientOptions())

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import Glibc
+import ParallaxControl
+import ParallaxGuest
+import Testing
+
+/// A loop device over a file that can be made larger.
+private final class LoopDevice {
+    private let file: String
+    let path: String
+
+    /// Nil where nobody lets us make one.
+    init?(over file: String, size: String) {
+        guard let made = try? Command.run(["truncate", "-s", size, file]), made.succeeded,
+            let device = try? Command.run(["losetup", "--find", "--show", file]), device.succeeded
+        else { return nil }
+        self.file = file
+        path = String(device.output.prefix { $0 != "\n" })
+    }
+
+    deinit { _ = try? Command.run(["losetup", "--detach", path]) }
+
+    func grow(to size: String) throws {
+        try Command.succeed(["truncate", "-s", size, file])
+        try Command.succeed(["losetup", "--set-capacity", path])
+    }
+
+    static let isAvailable: Bool = {
+        guard let directory = try? TemporaryDirectory() else { return false }
+        return LoopDevice(over: directory.file("image"), size: "4M") != nil
+    }()
+}
+
+@Suite(
+    "A store on a block device",
+    .enabled(if: LoopDevice.isAvailable, "needs the right to make a loop device"))
+struct BlockDeviceStoreTests {
+    @Test("a device that became larger makes the store larger, while a guest writes, and stays so")
+    func grow() throws {
+        var options = DaemonHarness.Options()
+        options.extentSize = "1M"
+        options.shards = 1
+        let daemon = try DaemonHarness(options, makesStore: false)
+        let device = try #require(
+            LoopDevice(over: daemon.directory.file("image"), size: "48M"))
+        try #require(symlink(device.path, daemon.store) == 0)
+        try Command.succeed([
+            Programs.control, "store", "init", daemon.store, "--extent-size", "1M", "--shards", "1",
+        ])
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1G")
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        let piece = [UInt8](repeating: 9, count: 128 << 10)
+        for number in 0..<64 { try disk.writeBlocking(sector: UInt64(number) * 256, piece) }
+        #expect(try daemon.ctl("store", "grow").hasSuffix(": 48 MiB already"))
+        let larger = try daemon.run("store", "grow", "96M")
+        #expect(larger.code == 1 && larger.errors.contains("only 50331648 bytes"), "\(larger)")
+
+        try device.grow(to: "96M")
+        let printed = try daemon.ctl("store", "grow")
+        #expect(printed.hasSuffix("grown from 48 MiB to 96 MiB, 48 extents more"), "\(printed)")
+        for number in 64..<512 { try disk.writeBlocking(sector: UInt64(number) * 256, piece) }
+        try disk.flush()
+        try daemon.kill()
+        try daemon.start()
+        #expect(try daemon.status().store.extentCount == 95)
+        disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        for number in 0..<512 {
+            let isRight =
+                try disk.readBlocking(sector: UInt64(number) * 256, byteCount: 128 << 10) == piece
+            #expect(isRight, "piece \(number)")
+        }
+        #expect(try daemon.terminate() == 0)
+    }
+}
