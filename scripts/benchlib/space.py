@@ -139,6 +139,11 @@ def measure_deletion(context, sizes):
             "freed_s": asked + given_back + freed,
             "free_before": before["free_bytes"], "free_full": full["free_bytes"],
             "free_after": server.status["store"]["free_bytes"]}
+    if can_clean(context):
+        start = time.monotonic()
+        clean(server)
+        rows |= {"cleaned_s": time.monotonic() - start,
+                 "free_cleaned": server.status["store"]["free_bytes"]}
     server.discard()
     return rows
 

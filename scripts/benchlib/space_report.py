@@ -44,6 +44,10 @@ def peers_table(rows):
 
 
 def deletion_table(rows):
+    frees = [name for name in ("free_before", "free_full", "free_after", "free_cleaned")
+             if name in rows]
+    cleaned = [["cleaning by hand after that", seconds(rows["cleaned_s"])]] if (
+        "cleaned_s" in rows) else []
     return table(
         f"{rows['snapshots']} snapshots deleted", ["", ""],
         [["held by them", f"{rows['held_bytes'] / GIB:.2f} GiB"],
@@ -51,8 +55,9 @@ def deletion_table(rows):
          ["their blocks given back", seconds(rows["given_back_s"])],
          ["no more extents became free after", seconds(rows["freed_s"])],
          ["blocks given back", f"{rows['gb_per_s']:.2f} GB/s"],
-         ["free before, with them, after", " / ".join(
-             f"{rows[name] / GIB:.2f} GiB" for name in ("free_before", "free_full", "free_after"))],
+         *cleaned,
+         ["free before, with them, after" + (", cleaned" if cleaned else ""),
+          " / ".join(f"{rows[name] / GIB:.2f} GiB" for name in frees)],
          ])
 
 
