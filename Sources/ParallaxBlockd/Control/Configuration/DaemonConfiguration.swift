@@ -102,9 +102,8 @@ package struct DaemonConfiguration: Equatable, Sendable {
 
     private static func parsePolicy(_ text: String?) throws(ControlError) -> RetentionPolicy? {
         guard let text else { return nil }
-        let words = text.split(whereSeparator: \.isWhitespace).map(String.init)
         do throws(RetentionError) {
-            let policy = try RetentionPolicy.parse(options: words)
+            let policy = try RetentionPolicy.parse(line: text)
             if !policy.isEmpty { return policy }
         } catch {
             throw ControlError(

@@ -46,7 +46,7 @@ extension ControlPlane {
         guard !json.isEmpty else { return nil }
         if let text = policyTexts[json] { return text }
         let policy = try? RetentionPolicy.decode(json: json)
-        let text = policy?.options.joined(separator: " ") ?? "one that this version cannot read"
+        let text = policy?.line ?? "one that this version cannot read"
         // LIMIT: distinct policies that are remembered; VDIs by the thousand share a few.
         if policyTexts.count >= 1000 { policyTexts = [:] }
         policyTexts[json] = text
@@ -191,7 +191,7 @@ extension ControlPlane {
             }
         }
         return RetentionReport(
-            vdi: vdi, policy: policy.options.joined(separator: " "),
+            vdi: vdi, policy: policy.line,
             isDryRun: request.dryRun ?? false, keptCount: plan.decisions.count - deleted,
             deletedCount: deleted, futureCount: plan.inTheFuture.count, decisions: decisions)
     }
