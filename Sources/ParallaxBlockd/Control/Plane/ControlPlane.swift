@@ -95,6 +95,7 @@ package actor ControlPlane {
     var scrub: ScrubRecord?
     /// What new VDIs begin with, as the store keeps it; empty for none.
     let defaultPolicy: String
+    var isScrubBeginning = false
     /// Policies as words, by what the store has.
     var policyTexts: [String: String] = [:]
 
