@@ -99,10 +99,11 @@ package actor ControlPlane {
     /// Policies as words, by what the store has.
     var policyTexts: [String: String] = [:]
 
-    /// Time that a group's members may take to be cut.
+    /// Time that a group's members may take to be cut, and that a page of a diff may take.
     let groupLimit: Duration
 
     private var locks: [String: [CheckedContinuation<Void, Never>]] = [:]
+    let diffLimit: Duration
     private var activeChanges = 0
     private var idleWaiters: [CheckedContinuation<Void, Never>] = []
 
@@ -115,12 +116,14 @@ package actor ControlPlane {
         onStateChange: @escaping @Sendable (DaemonState, String) -> Void = { _, _ in }
     ) {
         self.runtime = runtime
+        diffLimit: Duration = ControlPlane.diffLimit,
         self.log = log
         self.now = now
         self.groupLimit = groupLimit
         self.onStateChange = onStateChange
         nbdSocketPath = configuration.nbdSocketPath
         defaultPolicy = configuration.defaultPolicy?.json ?? ""
+        self.diffLimit = diffLimit
         file = AttachmentsFile(
             stateDirectory: configuration.stateDirectory, storeUUID: runtime.identity.uuid)
         scrubFile = ScrubFile(
