@@ -96,7 +96,11 @@ import Testing
         ]
         let lines = outcome.text.split(separator: "\n")
         #expect(
-            lines.contains { $0.split(separator: " ").prefix(5) == ["web@mon", "5368713216", "12288", "12", "KiB"] },
+            lines.contains {
+                $0.split(separator: " ").prefix(5) == [
+                    "web@mon", "5368713216", "12288", "12", "KiB",
+                ]
+            },
             "\(outcome.text)")
     }
 
@@ -106,7 +110,10 @@ import Testing
         let listener = try ListeningSocket(path: path, purpose: "the control socket")
         let client = try ControlClient(socketPath: path, timeoutSeconds: 1)
         let error = failure { _ = try client.status() }
-        #expect(error?.message.hasSuffix("did not answer within 1 s; it may still be at it, so look before you try again") == true)
+        #expect(
+            error?.message.hasSuffix(
+                "did not answer within 1 s; it may still be at it, so look before you try again")
+                == true)
         withExtendedLifetime(listener.fileDescriptor) {}
     }
 }

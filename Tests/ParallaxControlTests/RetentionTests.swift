@@ -155,7 +155,8 @@ import Testing
 
     /// Does `body` while the first batch of a run is being deleted, which it waits behind.
     private func apply(
-        _ daemon: TestDaemon, meanwhile body: @escaping @Sendable (ControlPlane) async throws -> Void
+        _ daemon: TestDaemon,
+        meanwhile body: @escaping @Sendable (ControlPlane) async throws -> Void
     ) async throws -> RetentionReport {
         let plane = daemon.plane
         for shard in daemon.shards {
@@ -167,7 +168,8 @@ import Testing
         return try await apply(daemon)
     }
 
-    @Test("a run ends when the policy is taken away or changed", arguments: [nil, "--keep-last 90"])
+    @Test(
+        "a run ends when the policy is taken away or changed", arguments: [nil, "--keep-last 90"])
     func policyChangedMeanwhile(options: String?) async throws {
         let daemon = try await daemonWithSnapshots(200)
         let next = try options.map { try RetentionPolicy.parse(line: $0) }
@@ -209,7 +211,8 @@ import Testing
 
     @Test("a policy is shown as it can be pasted, labels with spaces included")
     func quotedOptions() async throws {
-        let daemon = try await TestDaemon(defaultPolicy: "--keep-labelled 'why=a b'  --label \"c d\"")
+        let daemon = try await TestDaemon(
+            defaultPolicy: "--keep-labelled 'why=a b'  --label \"c d\"")
         let made = try await daemon.client.create(name: "d", sizeBytes: 1 << 20)
         #expect(made.retention == "--keep-labelled 'why=a b' --label 'c d'")
         let shown = try await daemon.client.call { try $0.retention(of: "d") }

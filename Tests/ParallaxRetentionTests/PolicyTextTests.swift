@@ -46,8 +46,10 @@ struct PolicyTextTests {
     @Test(
         "a line has quotes where a shell needs them, and is read back",
         arguments: [
-            ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("a=$HOME `x`", "'a=$HOME `x`'"), ("é=1", "é=1"),
-            ("a=", "a="), ("\"", "'\"'"), ("a\\b", "'a\\b'"), (String(repeating: "k", count: 100), nil),
+            ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("a=$HOME `x`", "'a=$HOME `x`'"),
+            ("é=1", "é=1"),
+            ("a=", "a="), ("\"", "'\"'"), ("a\\b", "'a\\b'"),
+            (String(repeating: "k", count: 100), nil),
         ] as [(String, String?)])
     func line(label: String, written: String?) throws {
         var rule = RetentionPolicy()
