@@ -11,7 +11,8 @@ struct RootCommand: ParsableCommand {
         abstract: "Controls the virtual disks of a Parallax store.",
         discussion: """
             Sizes take K, M, G and T, which are powers of 1024. Exit codes: 0 done, 1 failed, \
-            64 not understood; the reason is one line on standard error.
+            64 not understood; `store check` and `store scrub` have more (2 to 4). The reason is \
+            one line on standard error.
             """,
         version: parallaxVersion,
         subcommands: [

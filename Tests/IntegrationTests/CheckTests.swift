@@ -79,6 +79,25 @@ import Testing
         #expect(repair.code == 0, "\(repair)")
     }
 
+    @Test("a scrub that somebody else stops has not succeeded for who waits for it")
+    func stoppedScrub() throws {
+        let (daemon, _) = try makeStore()
+        let words = [
+            Programs.control, "--socket", daemon.controlSocket, "store", "scrub", "--rate", "64K",
+        ]
+        let waiting = BackgroundThread {
+            let outcome = try Command.run(words)
+            guard outcome.code == 1, outcome.errors.contains("stopped before its end") else {
+                throw TestFailure("\(outcome)")
+            }
+        }
+        while try daemon.status().scrub?.state != .running, !waiting.isFinished {
+            waiting.breathe()
+        }
+        try daemon.ctl("store", "scrub", "--stop")
+        try waiting.join()
+    }
+
     @Test("damaged data are listed with all who have them, and a repair leaves errors, not zeros")
     func damagedData() throws {
         let (daemon, uri) = try makeStore()
@@ -91,7 +110,8 @@ import Testing
         }
         #expect(try check(daemon, "--no-data").code == 0)
         let refused = try check(daemon, "--repair")
-        #expect(refused.code == 3 && refused.errors.contains("--yes"), "\(refused)")
+        #expect(refused.code == 1 && refused.errors.contains("--yes"), "\(refused)")
+        #expect(refused.output.isEmpty && refused.errors.contains("not repaired"), "\(refused)")
         #expect(try check(daemon, "--repair", "--yes").code == 3)
         #expect(try check(daemon).code == 3)
         try daemon.start()

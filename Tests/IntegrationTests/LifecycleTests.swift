@@ -146,4 +146,117 @@ import Testing
         let disk = try BlockDriver(connectingTo: socket, options: patientOptions())
         #expect(disk.capacityBytes == 1 << 20)
     }
+
+    /// A connection to the control socket on which a request has been answered.
+    private func idleConnection(_ daemon: DaemonHarness) throws -> StreamSocket {
+        let stream: StreamSocket
+        switch StreamSocket.connect(to: try UnixAddress(path: daemon.controlSocket)) {
+        case .connected(let connected): stream = connected
+        case .failed(let number): throw TestFailure("cannot connect: \(number)")
+        }
+        let request = HTTPMessage(
+            startLine: .request(method: "GET", target: "/v1/ready"),
+            headers: ["host": "localhost"], keepsAlive: true)
+        let isSent = stream.send(request.serialized())
+        let answer = stream.receive(limit: 4096)
+        #expect(isSent && answer?.isEmpty == false)
+        return stream
+    }
+
+    /// What must hold after any end: the store is whole, and the daemon starts with it.
+    private func requireWhole(_ daemon: DaemonHarness) throws {
+        let check = try daemon.run("store", "check", daemon.store)
+        #expect(check.code == 0, "\(check)")
+        try daemon.start()
+    }
+
+    @Test("SIGTERM ends it while a connection idles and another has sent half a request")
+    func idleConnections() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let idle = try idleConnection(daemon)
+        let half = try idleConnection(daemon)
+        let isSent = half.send(Array("GET /v1/sta".utf8))
+        #expect(try daemon.terminate() == 0)
+        let end = idle.receive(limit: 1)
+        #expect(isSent && end == [])
+        try requireWhole(daemon)
+    }
+
+    @Test("SIGTERM ends it while versions are compared, which is answered or given up")
+    func whileComparing() throws {
+        var options = DaemonHarness.Options()
+        options.storeSize = "512M"
+        let daemon = try DaemonHarness(options)
+        try daemon.start()
+        let uri = try daemon.createNBD("disk", size: "16G")
+        try daemon.ctl("snapshot", "disk", "--name", "empty")
+        // A block in each of 8,000 leaves.
+        var words = ["qemu-io", "-f", "raw", "-t", "writeback"]
+        for number in 0..<8_000 { words += ["-c", "write -q \(number * 2)M 4k"] }
+        try Command.succeed(words + [uri])
+        let client = try daemon.client
+        let comparing = BackgroundThread {
+            while true {
+                do throws(ControlError) {
+                    _ = try client.diff(from: "disk@empty", to: "disk")
+                } catch {
+                    guard error.kind == .stopping || error.kind == .unreachable else { throw error }
+                    return
+                }
+            }
+        }
+        _ = try client.diff(from: "disk@empty", to: "disk")
+        #expect(try daemon.terminate() == 0)
+        try comparing.join()
+        try requireWhole(daemon)
+        #expect(try daemon.client.diff(from: "disk@empty", to: "disk").ranges.count == 8_000)
+    }
+
+    @Test("SIGTERM ends it while a policy is applied; what is left is what the next run finds")
+    func whileApplying() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        try daemon.ctl("vdi", "create", "disk", "--size", "4M")
+        let client = try daemon.client
+        for number in 0..<700 {
+            _ = try client.createSnapshot(
+                of: "disk", CreateSnapshotRequest(name: "\(number)", scheduled: true))
+        }
+        try daemon.ctl("retention", "set", "disk", "--keep-last", "5")
+        let applying = BackgroundThread {
+            do throws(ControlError) {
+                _ = try client.applyRetention(to: "disk")
+            } catch {
+                guard error.kind == .stopping || error.kind == .unreachable else { throw error }
+            }
+        }
+        while try client.vdi("disk").snapshotCount == 700, !applying.isFinished {}
+        #expect(try daemon.terminate() == 0)
+        try applying.join()
+        try requireWhole(daemon)
+        let left = try daemon.client.vdi("disk").snapshotCount
+        #expect(left >= 5 && left < 700)
+        let report = try daemon.client.applyRetention(to: "disk")
+        #expect(report.deletedCount == left - 5 && report.keptCount == 5)
+    }
+
+    @Test("SIGTERM ends it while the store is cleaned, and the disk is what it was")
+    func whileCleaning() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "64M")
+        var load = VerifiedLoad(seed: 29, sectorCount: (64 << 20) / 512)
+        do {
+            var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+            try load.run(&disk, completions: 3000)
+            try load.drain(&disk)
+            try disk.stop()
+        }
+        try daemon.client.cleanStore(untilPercent: nil)
+        #expect(try daemon.terminate() == 0)
+        try requireWhole(daemon)
+        var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+        try load.verify(&disk)
+    }
 }

@@ -35,6 +35,35 @@ import Testing
         #expect(!exists(file.path + ".new"))
     }
 
+    @Test("a change that cannot be made durable is taken back, and only then nothing was changed")
+    func unsynced() throws {
+        try file.save([])
+        let old = try SmallFile.read(file.path, limitBytes: 1 << 20)
+        func fail(_ descriptor: Int32) -> Int32 {
+            errno = EIO
+            return -1
+        }
+        #expect(throws: ReplaceError(reason: SystemError(EIO))) {
+            try SmallFile.replace(file.path, with: [1, 2, 3], sync: fail)
+        }
+        #expect(try SmallFile.read(file.path, limitBytes: 1 << 20) == old)
+        #expect(throws: ReplaceError(reason: SystemError(EIO))) {
+            try SmallFile.replace(directory.file("new"), with: [1], sync: fail)
+        }
+        #expect(!exists(directory.file("new")))
+        // Nor can it be taken back here.
+        let path = file.path
+        let error = #expect(throws: ReplaceError.self) {
+            try SmallFile.replace(path, with: [4, 5]) { descriptor in
+                _ = mkdir(path + ".new", 0o700)
+                return fail(descriptor)
+            }
+        }
+        #expect(error?.isReplaced == true)
+        #expect(error?.description.contains("has the change all the same") == true)
+        #expect(try SmallFile.read(path, limitBytes: 1 << 20) == [4, 5])
+    }
+
     @Test("a file cut off anywhere is an error that names it, never a crash or a part of it")
     func torn() throws {
         try file.save(Self.records)

@@ -79,7 +79,8 @@ import Testing
         "a setting that makes no sense is refused",
         arguments: [
             ("engine = \"mmap\"", "\"mmap\""), ("cache-size = \"lots\"", "\"lots\""),
-            ("cache-size = \"1K\"", "too small"), ("log-level = \"loud\"", "\"loud\""),
+            ("cache-size = \"1K\"", "too small"),
+            ("cache-size = \"9000000T\"", "too large"), ("log-level = \"loud\"", "\"loud\""),
             ("control = \"/\(String(repeating: "x", count: 107))\"", "108 bytes"),
             ("nbd = \"/run/parallax/control.sock\"", "both"),
         ])

@@ -106,6 +106,44 @@ import Testing
         #expect(await second.run.value == nil)
     }
 
+    @Test("what was under way when the daemon was told to stop is answered as made")
+    func changeWhileStopping() async throws {
+        let shards = (0..<2).map { FakeShard(index: $0) }
+        let daemon = try await TestDaemon(shards: shards)
+        let plane = daemon.plane
+        for name in ["a", "b"] { try await daemon.client.create(name: name, sizeBytes: 1 << 20) }
+        await shards[0].during("snapshot") { await plane.beginStopping() }
+        let group = CreateSnapshotRequest(vdis: ["a", "b"], name: "s")
+        let made = try await daemon.client.call { try $0.createGroup(group) }
+        #expect(made.map(\.version) == ["a@s", "b@s"])
+        for read in ["/v1/vdis", "/v1/vdis/a", "/v1/vdis/a/snapshots", "/v1/vdis/a/snapshots/s"] {
+            let answer = try await daemon.client.exchange("GET", read, [])
+            #expect(answer.startLine == .response(status: 503), "\(read)")
+        }
+        await daemon.stop()
+    }
+
+    @Test("a shard that gives no answer does not hold up the end, and its client is told")
+    func stuckChange() async throws {
+        let shard = FakeShard(index: 0)
+        let closing = CloseCounter()
+        let (run, stop) = start([shard], closing: closing)
+        _ = try await systemd.next()
+        let client = AsyncClient(
+            blocking: try ControlClient(socketPath: configuration.controlSocketPath))
+        let (gate, open) = AsyncStream.makeStream(of: Void.self)
+        await shard.during("create") {
+            stop.yield()
+            for await _ in gate { break }
+        }
+        let error = await failure { try await client.create(name: "a", sizeBytes: 1 << 20) }
+        #expect(error?.kind == .stopping)
+        #expect(error?.message.contains("look whether it was done") == true)
+        #expect(await run.value == nil)
+        #expect(closing.count.withLock { $0 } == 1)
+        open.finish()
+    }
+
     @Test("a start that fails shuts the shards down, closes the store and says why")
     func failedStart() async throws {
         try directory.write("in the way", to: "control.sock")

@@ -153,6 +153,73 @@ import Testing
         await daemon.stop()
     }
 
+    /// Does `body` while the first batch of a run is being deleted, which it waits behind.
+    private func apply(
+        _ daemon: TestDaemon,
+        meanwhile body: @escaping @Sendable (ControlPlane) async throws -> Void
+    ) async throws -> RetentionReport {
+        let plane = daemon.plane
+        for shard in daemon.shards {
+            await shard.during("delete snapshot") {
+                Task { try await body(plane) }
+                try? await Task.sleep(for: .milliseconds(100))
+            }
+        }
+        return try await apply(daemon)
+    }
+
+    @Test(
+        "a run ends when the policy is taken away or changed", arguments: [nil, "--keep-last 90"])
+    func policyChangedMeanwhile(options: String?) async throws {
+        let daemon = try await daemonWithSnapshots(200)
+        let next = try options.map { try RetentionPolicy.parse(line: $0) }
+        let report = try await apply(daemon) { _ = try await $0.setRetention(of: "d", next) }
+        #expect(report.deletedCount == 64 && report.keptCount == 136)
+        #expect(report.decisions?.last?.reasons == ["the policy was changed meanwhile"])
+        #expect(try await names(daemon).count == 136)
+        await daemon.stop()
+    }
+
+    @Test("what gets another label while a run is under way stays")
+    func labelledMeanwhile() async throws {
+        let daemon = try await daemonWithSnapshots(200)
+        let version = try VersionName("d@7")
+        let report = try await apply(daemon) {
+            _ = try await $0.change(version, ChangeSnapshotRequest(labels: ["keep": "yes"]))
+        }
+        #expect(report.deletedCount == 197)
+        #expect(try await names(daemon) == ["7", "199", "200"])
+        #expect(
+            report.decisions?.first { $0.name == "7" }?.reasons == ["changed meanwhile"])
+        await daemon.stop()
+    }
+
+    @Test("a run of cron after the clock jumped ahead deletes nothing by age")
+    func newestAndAge() async throws {
+        let daemon = try await daemonWithSnapshots(3)
+        let policy = try policy("--keep-within", "1h")
+        _ = try await daemon.client.call { try $0.setRetention(of: "d", policy) }
+        daemon.clock.advance(seconds: 86_400)
+        for name in ["4", "5"] {
+            try await snapshot(daemon, name)
+            let refused = await failure { _ = try await apply(daemon) }
+            #expect(refused?.kind == .invalid && refused?.message.contains("--force") == true)
+        }
+        #expect(try await names(daemon).count == 5)
+        await daemon.stop()
+    }
+
+    @Test("a policy is shown as it can be pasted, labels with spaces included")
+    func quotedOptions() async throws {
+        let daemon = try await TestDaemon(
+            defaultPolicy: "--keep-labelled 'why=a b'  --label \"c d\"")
+        let made = try await daemon.client.create(name: "d", sizeBytes: 1 << 20)
+        #expect(made.retention == "--keep-labelled 'why=a b' --label 'c d'")
+        let shown = try await daemon.client.call { try $0.retention(of: "d") }
+        #expect(shown.options == made.retention)
+        await daemon.stop()
+    }
+
     @Test("new VDIs and clones begin with the default policy, or are not made")
     func defaults() async throws {
         let daemon = try await TestDaemon(defaultPolicy: "--keep-last 10 --hourly 24")

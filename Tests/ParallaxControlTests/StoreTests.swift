@@ -83,6 +83,33 @@ import Testing
         await plane.shutDown()
     }
 
+    @Test("a scrub that begins anew is not over because the one before is")
+    func scrubBegins() async throws {
+        let shard = FakeShard(index: 0)
+        var before = ScrubDescription()
+        before.finished = true
+        before.totalBytes = 4096
+        await shard.set(before)
+        let planes = Mutex<[ControlPlane]>([])
+        var runtime = TestDaemon.runtime([shard])
+        runtime.scrub = { order in
+            guard case .start = order else { return }
+            for plane in planes.withLock({ $0 }) { await plane.watchScrub() }
+        }
+        let directory = try TemporaryDirectory()
+        let plane = ControlPlane(
+            runtime: runtime, configuration: try TestDaemon.configuration(in: directory),
+            log: .silent)
+        planes.withLock { $0 = [plane] }
+        try await plane.load()
+        try await plane.scrubStore(ScrubStoreRequest(rateBytesPerSecond: nil, restart: true))
+        #expect(try await plane.status().scrub?.state == .running)
+        await plane.watchScrub()
+        #expect(try await plane.status().scrub?.state == .finished)
+        planes.withLock { $0 = [] }
+        await plane.shutDown()
+    }
+
     private func store(percent: UInt64, problem: String? = nil) -> StoreStatus {
         StoreStatus(
             path: "s", uuid: "u", sizeBytes: 100 << 20, usedBytes: 0, freeBytes: 0,

@@ -106,6 +106,7 @@ import Testing
             ["retention", "set", "a", "--clear", "--keep-last", "3"], ["retention", "apply"],
             ["retention", "apply", "a", "--all"], ["cron-snapshot"],
             ["cron-snapshot", "a@b"], ["cron-snapshot", "--all", "--label", "x"],
+            ["cron-snapshot", "--all", "--quiet", "--json"],
         ])
     func usage(_ words: [String]) {
         let code = exitCode { _ = try RootCommand.parseAsRoot(words) }
@@ -125,6 +126,7 @@ import Testing
             ["attach", "a@b", "--nbd"],
             ["retention", "set", "a", "--keep-last", "3", "--hourly", "24"],
             ["retention", "set", "a", "--clear"], ["retention", "apply", "--all", "--dry-run"],
+            ["cron-snapshot", "--all", "--json"],
             ["cron-snapshot", "--all", "--quiet"], ["cron-snapshot", "a", "b", "--label", "k=v"],
             ["snapshot", "list", "a", "--tree"],
         ])

@@ -89,6 +89,29 @@ import Testing
         await daemon.stop()
     }
 
+    @Test("an ended disk of a domain is released, and not what was attached in its place")
+    func attachedAnew() async throws {
+        let daemon = try await TestDaemon()
+        let plane = daemon.plane
+        _ = try await daemon.client.create(name: "a", sizeBytes: 1 << 20)
+        _ = try await daemon.client.attach("a", AttachRequest(kind: .xen, socket: "web1:xvda"))
+        let head = VersionReference.head(try await identifier(daemon, "a"))
+        let version = try VersionName("a")
+        for shard in daemon.shards where await shard.served[head] != nil {
+            await shard.lose([head])
+            await shard.during("ended") {
+                try? await plane.detach(version)
+                _ = try? await plane.attach(
+                    version, AttachRequest(kind: .xen, socket: "web2:xvda"))
+            }
+        }
+        await plane.releaseEndedXen()
+        #expect(await daemon.served() == ["web2:xvda"])
+        await plane.releaseEndedXen()
+        #expect(await daemon.served() == [])
+        await daemon.stop()
+    }
+
     @Test("a node that cannot be served is told why, once")
     func refusedNodes() async throws {
         let daemon = try await TestDaemon()

@@ -43,6 +43,39 @@ struct PolicyTextTests {
         #expect(back == rule)
     }
 
+    @Test(
+        "a line has quotes where a shell needs them, and is read back",
+        arguments: [
+            ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("a=$HOME `x`", "'a=$HOME `x`'"),
+            ("é=1", "é=1"),
+            ("a=", "a="), ("\"", "'\"'"), ("a\\b", "'a\\b'"),
+            (String(repeating: "k", count: 100), nil),
+        ] as [(String, String?)])
+    func line(label: String, written: String?) throws {
+        var rule = RetentionPolicy()
+        rule.keepLabelled = [try LabelSelector.parse(label)]
+        #expect(rule.line == "--keep-labelled \(written ?? label)")
+        #expect(try RetentionPolicy.parse(line: rule.line) == rule)
+    }
+
+    @Test("what begins with a dash is not taken for an option")
+    func dashes() throws {
+        var rule = RetentionPolicy()
+        rule.label = try LabelSelector.parse("--keep-last")
+        rule.keepLast = 1
+        #expect(rule.line == "--keep-last 1 --label=--keep-last")
+        #expect(try RetentionPolicy.parse(line: rule.line) == rule)
+        #expect(try RetentionPolicy.parse(options: rule.options) == rule)
+    }
+
+    @Test("a line is read with either kind of quotes", arguments: ["'", "\"", "\\"])
+    func quotes(end: String) throws {
+        let rule = try RetentionPolicy.parse(line: #"--label "a \"b" --keep-labelled a'b c'\ d"#)
+        #expect(rule.label?.key == "a \"b" && rule.keepLabelled.first?.key == "ab c d")
+        let error = failure { _ = try RetentionPolicy.parse(line: "--label a" + end) }
+        #expect(error?.message.contains("close the quotes") == true)
+    }
+
     @Test("what is not set is not written")
     func sparse() throws {
         let rule = try policy("--keep-last 1")

@@ -163,6 +163,59 @@ struct ProtectionTests {
     }
 
     @Test(
+        "nor does it when the schedule has made new ones meanwhile, however many, by such rules",
+        arguments: ["--keep-within 7d", "--keep-within-hourly 7d --keep-within-daily 5d"])
+    func newestByAgeAlone(options: String) throws {
+        let rule = try policy(options)
+        var all = (1...9).map { candidate(UInt64($0), ago: 365 * 86_400 - Int64($0) * 3_600) }
+        for number in 10...20 {
+            all.append(candidate(UInt64(number), ago: 86_400 - Int64(number) * 3_600))
+            let error = failure { _ = try rule.decide(all, now: Self.now) }
+            #expect(error?.kind == .wouldDeleteEverything, "\(number)")
+            #expect(error?.message.contains("all 9 snapshots of before") == true)
+        }
+        let plan = try rule.decide(all, now: Self.now, force: true)
+        #expect(plan.keptIDs == Set(10...20))
+        // What keeps some of what was there before is no such policy.
+        let counted = try policy(options + " --monthly 6").decide(all, now: Self.now)
+        #expect(counted.deleted.count == 8)
+    }
+
+    @Test("once new ones fill the window, those of before a pause go")
+    func pauseIsOver() throws {
+        let rule = try policy("--keep-within 7d")
+        let before = (1...9).map { candidate(UInt64($0), ago: 90 * 86_400 - Int64($0) * 3_600) }
+        let since = (10...19).map { candidate(UInt64($0), ago: Int64(19 - $0) * 86_400) }
+        let plan = try rule.decide(before + since, now: Self.now)
+        #expect(plan.keptIDs == Set(12...19))
+        let early = failure { _ = try rule.decide(before + since.suffix(6), now: Self.now) }
+        #expect(early?.kind == .wouldDeleteEverything)
+    }
+
+    @Test("a new disk's second snapshot may take the place of its first, of the same day")
+    func secondOfADay() throws {
+        let all = [candidate(1, ago: 3_600), candidate(2, ago: 0)]
+        let plan = try policy("--keep-within-daily 7d").decide(all, now: Self.now)
+        #expect(plan.keptIDs == [2])
+        // Here it would be left with nothing of what was there.
+        let rule = try policy("--keep-within 15m")
+        let error = failure { _ = try rule.decide(all, now: Self.now) }
+        #expect(error?.message.contains("the one snapshot of before") == true)
+    }
+
+    @Test("a schedule goes on for months under a policy of ages alone, and is never refused")
+    func agesAlone() throws {
+        let rule = try policy("--keep-within 2d --keep-within-daily 2w")
+        let start = try time("2026-02-20T00:00:00Z")
+        let end = try time("2026-05-20T00:00:00Z")
+        var left: [RetentionCandidate] = []
+        for candidate in scheduled(row(from: start, to: end, step: 3_600)) {
+            left = try rule.decide(left + [candidate], now: candidate.time).kept.map(\.candidate)
+            #expect(left.count <= 49 + 14)
+        }
+    }
+
+    @Test(
         "times that no clock shows, and policies of any age, do not trap", arguments: [false, true])
     func absurdTimes(nowIsAbsurd: Bool) throws {
         let seconds: [Int64] = [.min, -1 << 50, -1, 0, 1 << 50, .max]

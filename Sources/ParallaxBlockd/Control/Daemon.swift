@@ -46,8 +46,10 @@ package struct Daemon: Sendable {
             ])
         await serve(plane, until: stop)
         log.info("stopping")
-        await server.stop()
-        await plane.shutDown()
+        let deadline = ContinuousClock.now + ControlPlane.stopLimit
+        await plane.beginStopping()
+        await server.stop(until: deadline)
+        await plane.shutDown(until: deadline)
         log.info("stopped")
     }
 

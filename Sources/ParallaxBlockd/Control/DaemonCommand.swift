@@ -12,8 +12,8 @@ package struct DaemonCommand: ParsableCommand {
         commandName: "parallax-blockd",
         abstract: "Serves the virtual disks of one Parallax store.",
         discussion: """
-            Every option can also be set in the configuration file, under its name without the \
-            dashes; an option on the command line wins.
+            Every option but --config can also be set in the configuration file, under its name \
+            without the dashes; an option on the command line wins.
             """,
         version: parallaxVersion)
 

@@ -60,8 +60,7 @@ struct ScrubFile: Sendable {
     }
 
     func save(_ record: ScrubRecord) throws(ControlError) {
-        do throws(SystemError) {
-            try SmallFile.makeDirectories(SmallFile.directory(of: path))
+        do throws(ReplaceError) {
             try SmallFile.replace(path, with: ControlJSON.encode(record, pretty: true))
         } catch {
             throw ControlError(.ioError, "cannot keep the scrub's place in \(path): \(error)")

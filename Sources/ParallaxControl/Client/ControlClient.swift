@@ -11,9 +11,13 @@ package struct ControlClient: Sendable {
     private static let timeoutSeconds = 120
 
     private let address: UnixAddress
+    private let timeoutSeconds: Int
 
-    package init(socketPath: String) throws(ControlError) {
+    package init(
+        socketPath: String, timeoutSeconds: Int = Self.timeoutSeconds
+    ) throws(ControlError) {
         address = try UnixAddress(path: socketPath)
+        self.timeoutSeconds = timeoutSeconds
     }
 
     package func status() throws(ControlError) -> DaemonStatus {
@@ -103,7 +107,7 @@ package struct ControlClient: Sendable {
         case .connected(let connected): stream = connected
         case .failed(let number): throw unreachable(number)
         }
-        stream.setTimeouts(seconds: Self.timeoutSeconds)
+        stream.setTimeouts(seconds: timeoutSeconds)
         guard stream.send(request.serialized()) else {
             throw ControlError(.unreachable, "the daemon on \(address.path) closed the connection")
         }
@@ -115,9 +119,7 @@ package struct ControlClient: Sendable {
         var parser = HTTPParser(role: .responses, limits: .response)
         while true {
             guard let bytes = stream.receive(limit: 64 << 10) else {
-                throw ControlError(
-                    .unreachable,
-                    "the daemon on \(address.path) did not answer: \(errnoText(errno))")
+                throw noAnswer(errno)
             }
             guard !bytes.isEmpty else {
                 throw ControlError(
@@ -130,6 +132,15 @@ package struct ControlClient: Sendable {
                 throw unexpected()
             }
         }
+    }
+
+    private func noAnswer(_ number: Int32) -> ControlError {
+        let reason =
+            number == EAGAIN || number == EWOULDBLOCK
+            ? "within \(timeoutSeconds) s; it may still be at it, so look before you try again"
+            : "(\(errnoText(number)))"
+        return ControlError(
+            .unreachable, "the daemon on \(address.path) did not answer \(reason)")
     }
 
     private func unexpected() -> ControlError {

@@ -8,13 +8,13 @@ package struct RetentionDescription: Codable, Sendable {
     package var vdi: String
     /// nil: the VDI has none, and keeps everything.
     package var policy: RetentionPolicy?
-    /// The same as words on a command line.
+    /// The same as words on a command line, quoted where a shell needs it.
     package var options: String?
 
     package init(vdi: String, policy: RetentionPolicy?) {
         self.vdi = vdi
         self.policy = policy
-        options = policy?.options.joined(separator: " ")
+        options = policy?.line
     }
 }
 

@@ -5,7 +5,7 @@ extension RetentionPolicy {
     /// What stays and what goes at the time `now`.
     ///
     /// Takes time in proportion to n log n. `force` allows a policy without rules, and one whose
-    /// rules keep none of what is there; what no policy may touch stays even so.
+    /// rules keep none of what was there; what no policy may touch stays even so.
     package func decide(
         _ candidates: [RetentionCandidate], now: RetentionTime, force: Bool = false
     ) throws(RetentionError) -> RetentionPlan {
@@ -20,8 +20,19 @@ extension RetentionPolicy {
         var verdict = Verdict(candidates, now: now, policy: self)
         verdict.applyRules(of: self, calendar: calendar)
         verdict.protect()
-        if !force { try verdict.refuseToDeleteEverything() }
+        if !force {
+            try verdict.refuseToDeleteEverything()
+            try verdict.refuseToDeleteByAge(before: start(ofLongestWindow: calendar, now: now))
+        }
         return verdict.plan
+    }
+
+    /// What is older than this no rule keeps because of its age; nil without such a rule.
+    private func start(
+        ofLongestWindow calendar: PolicyCalendar, now: RetentionTime
+    ) -> RetentionTime? {
+        let windows = keepPeriodsWithin.values + (keepWithin.map { [$0] } ?? [])
+        return windows.map { calendar.subtract($0, from: now) }.min()
     }
 
     /// Whether this policy may delete `candidate` at all.
@@ -214,5 +225,31 @@ extension Verdict {
             "no rule of the policy keeps any of the \(subjects.count) snapshots that it may delete, "
                 + "the newest of them from \(decisions[first].candidate.time.text); check the clock "
                 + "and the schedule, change the policy, or use --force")
+    }
+
+    /// Refuses when what stays does so by its age alone, and what goes does not follow on it: the
+    /// clock has jumped ahead, or no snapshot was made for longer than the policy keeps one. A new
+    /// snapshot, or a few, must not stand in for all that were there before. By itself this ends
+    /// when new ones have filled the window, since those that go then are of the same row.
+    func refuseToDeleteByAge(before start: RetentionTime?) throws(RetentionError) {
+        guard let start,
+            !subjects.contains(where: { decisions[$0].reasons.contains(where: \.isRuleOfCount) }),
+            let going = subjects.first(where: {
+                !decisions[$0].isKept && decisions[$0].candidate.time < start
+            }),
+            let young = subjects.last(where: { decisions[$0].candidate.time >= start })
+        else { return }
+        let stopped = decisions[going].candidate.time
+        let resumed = decisions[young].candidate.time
+        let pause = resumed.clamped.seconds - stopped.clamped.seconds
+        let isGap = pause > now.clamped.seconds - start.clamped.seconds
+        guard young == subjects.first || isGap else { return }
+        let count = subjects.count { !decisions[$0].isKept }
+        throw RetentionError(
+            .wouldDeleteEverything,
+            "the policy keeps only what is young, from \(resumed.text) on, and would delete "
+                + "\(count == 1 ? "the one snapshot" : "all \(count) snapshots") of before, the "
+                + "newest of them from \(stopped.text); check the clock and the schedule, change "
+                + "the policy, or use --force")
     }
 }

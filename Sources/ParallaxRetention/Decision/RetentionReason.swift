@@ -33,6 +33,14 @@ package enum RetentionReason: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
+    /// A rule that keeps something however old it is.
+    var isRuleOfCount: Bool {
+        switch self {
+        case .within, .periodWithin, .recent: false
+        default: isRule
+        }
+    }
+
     package var description: String {
         switch self {
         case .last(let number, let count): "last \(number) of \(count)"

@@ -6,8 +6,9 @@ package struct LabelSelector: Sendable, Hashable {
     package let key: String
     package let value: String?
 
-    // LIMIT: a policy must fit into RetentionPolicy.encodedBytesMax.
-    static let keyBytesMax = 64
+    // LIMIT: a policy must fit into RetentionPolicy.encodedBytesMax. A snapshot's label has keys
+    // and values of up to 100 bytes, and all of them can be meant.
+    static let keyBytesMax = 100
     static let valueBytesMax = 128
 
     package init(key: String, value: String? = nil) throws(RetentionError) {

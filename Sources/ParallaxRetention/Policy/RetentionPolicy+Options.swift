@@ -21,7 +21,9 @@ extension RetentionPolicy {
     package var options: [String] {
         var words: [String] = []
         func add(_ name: String, _ value: String?) {
-            if let value { words += ["--" + name, value] }
+            guard let value else { return }
+            // What begins with a dash would be taken for an option.
+            words += value.hasPrefix("-") ? ["--\(name)=\(value)"] : ["--" + name, value]
         }
         add("keep-last", keepLast.map(String.init))
         for period in RetentionPeriod.allCases {

@@ -32,7 +32,7 @@ package struct RetentionPolicy: Sendable, Hashable {
     // LIMIT: a count beyond this is a slip of the hand.
     static let countMax = 1_000_000
 
-    /// What a new VDI gets unless told otherwise.
+    /// A policy as most will have one; a new VDI gets none unless the settings name one.
     package static var standard: Self {
         var policy = Self()
         policy.keepLast = 10

@@ -14,6 +14,7 @@ struct CronSnapshot: ParsableCommand {
             """)
 
     @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var output: OutputOptions
 
     @Argument(help: "The VDIs.")
     var vdis: [String] = []
@@ -33,6 +34,9 @@ struct CronSnapshot: ParsableCommand {
         guard all == vdis.isEmpty else {
             throw ValidationError("say which VDIs: by their names, or --all")
         }
+        guard !quiet || !output.json else {
+            throw ValidationError("--quiet prints nothing and --json does; leave one out")
+        }
         try Usage.check { () throws(ControlError) in
             for vdi in vdis { try VDIName.validate(vdi) }
             _ = try SnapshotText.parse(labels: labels)
@@ -43,7 +47,9 @@ struct CronSnapshot: ParsableCommand {
         let client = try connection.client()
         let key = [all ? "--all" : "", vdis.sorted().joined(separator: "/")] + labels.sorted()
         guard let lock = try RunLock.take(beside: connection.path, key: key) else {
-            if !quiet { Terminal.write("the same run is still under way; this one does nothing\n") }
+            show(CronOutcome(isUnderWay: true, vdis: [])) {
+                "the same run is still under way; this one does nothing"
+            }
             return
         }
         let request = CreateSnapshotRequest(
@@ -51,24 +57,64 @@ struct CronSnapshot: ParsableCommand {
             scheduled: true)
         let names = all ? try client.vdis().filter { !$0.isTemplate }.map(\.name) : vdis
         var failures = FailureCounter()
+        var outcome = CronOutcome(isUnderWay: false, vdis: [])
         for name in names {
-            // Where no new one could be taken no old one goes: it may be all there is.
-            failures.attempt { () throws(ControlError) in try run(name, request, client) }
+            failures.attempt { () throws(ControlError) in
+                try run(name, request, client, &outcome)
+            }
         }
         _ = consume lock
+        if output.json { show(outcome) { "" } }
         try failures.finish()
     }
 
+    /// Where no new one could be taken no old one goes: it may be all there is.
     private func run(
-        _ vdi: String, _ request: CreateSnapshotRequest, _ client: ControlClient
+        _ vdi: String, _ request: CreateSnapshotRequest, _ client: ControlClient,
+        _ outcome: inout CronOutcome
     ) throws(ControlError) {
-        let snapshot = try client.createSnapshot(of: vdi, request)
-        var deleted = 0
-        if try client.retention(of: vdi).policy != nil {
-            let brief = ApplyRetentionRequest(brief: true)
-            deleted = try client.applyRetention(to: vdi, brief).deletedCount
+        let snapshot = try client.createSnapshot(of: vdi, request).version
+        // What was made is told of also when the policy cannot be applied.
+        var done = CronOutcome.Done(vdi: vdi, snapshot: snapshot)
+        defer {
+            outcome.vdis.append(done)
+            if !output.json {
+                show(done) { "\(snapshot) made, \(done.deletedCount ?? 0) of its VDI gone" }
+            }
         }
-        guard !quiet else { return }
-        Terminal.write("\(snapshot.version) made, \(deleted) of its VDI gone\n")
+        guard try client.retention(of: vdi).policy != nil else { return }
+        let brief = ApplyRetentionRequest(brief: true)
+        done.deletedCount = try client.applyRetention(to: vdi, brief).deletedCount
+    }
+
+    private func show(_ value: some Encodable, otherwise text: () -> String) {
+        if !quiet { output.print(value, otherwise: text) }
+    }
+}
+
+/// `cron-snapshot --json`.
+struct CronOutcome: Encodable {
+    /// A VDI of which a snapshot was made; what failed is said on standard error.
+    struct Done: Encodable {
+        var vdi: String
+        /// `VDI@SNAPSHOT`.
+        var snapshot: String
+        /// Absent where no policy was applied.
+        var deletedCount: Int?
+
+        enum CodingKeys: String, CodingKey {
+            case vdi
+            case snapshot
+            case deletedCount = "deleted_count"
+        }
+    }
+
+    /// The same run had begun before and has not ended, so that nothing was done.
+    var isUnderWay: Bool
+    var vdis: [Done]
+
+    enum CodingKeys: String, CodingKey {
+        case isUnderWay = "under_way"
+        case vdis
     }
 }

@@ -24,6 +24,8 @@ struct FormatPlan {
 
     func run() throws(ControlError) -> FormattedStore {
         let existed = access(path, F_OK) == 0
+        // Before anything is made, cut off or written: what was there may be somebody's store.
+        if let size = sizeBytes ?? fileSize { try checkLayout(options(sizeBytes: size)) }
         let file = try create(existed: existed)
         do throws(ControlError) {
             if file.isBlockDevice, !mayOverwrite { try requireBlank(file) }
@@ -33,6 +35,27 @@ struct FormatPlan {
             if !existed { unlink(path) }
             throw error
         }
+    }
+
+    /// Of a file that is there already; nil for a block device, or nothing.
+    private var fileSize: UInt64? {
+        var status = stat()
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
+        return UInt64(clamping: status.st_size)
+    }
+
+    private func checkLayout(_ options: FormatOptions) throws(ControlError) {
+        do throws(StoreError) {
+            try Store.format(
+                medium: UnwritableMedium(byteCount: options.sizeBytes), options: options)
+        } catch {
+            if error.kind == .invalidOptions { throw cannotMake(error) }
+        }
+    }
+
+    private func cannotMake(_ error: StoreError) -> ControlError {
+        let kind: ControlError.Kind = error.kind == .invalidOptions ? .invalid : .ioError
+        return ControlError(kind, "cannot make the store \(path): \(error.message)")
     }
 
     private func create(existed: Bool) throws(ControlError) -> StoreFile {
@@ -74,11 +97,11 @@ struct FormatPlan {
 
     /// Prepares the first extents, as the daemon will do with the others. The logs begin there.
     private func prepare(
-        _ file: StoreFile, extents: Int, of extentBytes: UInt64
+        _ file: StoreFile, extents: UInt64, of extentBytes: UInt64
     ) throws(ControlError) {
         guard !file.isBlockDevice, file.byteCount > Superblock.firstExtentOffset else { return }
         let bytes = min(
-            UInt64(extents) * extentBytes, file.byteCount - Superblock.firstExtentOffset)
+            extents * extentBytes, file.byteCount - Superblock.firstExtentOffset)
         let isShown = preallocates && isatty(STDERR_FILENO) == 1
         do {
             let zeroes = try AlignedMemory(byteCount: 1 << 20)
@@ -105,23 +128,30 @@ struct FormatPlan {
         _ = write(STDERR_FILENO, bytes, bytes.count)
     }
 
-    private func format(_ file: StoreFile) throws(ControlError) -> FormattedStore {
-        let size = sizeBytes ?? file.byteCount
-        let extentBytes = extentBytes ?? Self.defaultExtentBytes(sizeBytes: size)
-        let streams = shards ?? Self.defaultShards(sizeBytes: size, extentBytes: extentBytes)
-        let options = FormatOptions(
-            sizeBytes: size, extentBytes: extentBytes, streamCount: streams,
+    private func options(sizeBytes: UInt64, isBlockDevice: Bool = false) -> FormatOptions {
+        let extentBytes = extentBytes ?? Self.defaultExtentBytes(sizeBytes: sizeBytes)
+        return FormatOptions(
+            sizeBytes: sizeBytes, extentBytes: extentBytes,
+            streamCount: shards
+                ?? Self.defaultShards(sizeBytes: sizeBytes, extentBytes: extentBytes),
             uuid: Self.randomUUID(), createdAtNanoseconds: Self.nowNanoseconds(),
-            isPreallocated: preallocates && !file.isBlockDevice)
-        let prepared = preallocates ? Int(size / max(extentBytes, 1)) : streams
-        try prepare(file, extents: prepared, of: extentBytes)
+            isPreallocated: preallocates && !isBlockDevice)
+    }
+
+    private func format(_ file: StoreFile) throws(ControlError) -> FormattedStore {
+        let options = options(
+            sizeBytes: sizeBytes ?? file.byteCount, isBlockDevice: file.isBlockDevice)
+        try checkLayout(options)
+        let extents = options.sizeBytes / options.extentBytes
+        try prepare(
+            file, extents: preallocates ? extents : UInt64(options.streamCount),
+            of: options.extentBytes)
         do throws(StoreError) {
             try Store.format(medium: file, options: options)
             let superblock = try Store.inspect(medium: file).superblock
             return FormattedStore(path: path, superblock: superblock)
         } catch {
-            let kind: ControlError.Kind = error.kind == .invalidOptions ? .invalid : .ioError
-            throw ControlError(kind, "cannot make the store \(path): \(error.message)")
+            throw cannotMake(error)
         }
     }
 
@@ -153,6 +183,24 @@ struct FormatPlan {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         return UInt64(max(0, now.tv_sec)) * 1_000_000_000 + UInt64(now.tv_nsec)
+    }
+}
+
+/// As large as a store is to become, and nothing can be written to it: the engine's checks of what
+/// a store can be come before its first write.
+private struct UnwritableMedium: StoreMedium {
+    let byteCount: UInt64
+
+    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(MediumError) {
+        throw MediumError(errno: EROFS, operation: .read, offset: offset)
+    }
+
+    func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(MediumError) {
+        throw MediumError(errno: EROFS, operation: .write, offset: offset)
+    }
+
+    func sync() throws(MediumError) {
+        throw MediumError(errno: EROFS, operation: .sync, offset: 0)
     }
 }
 

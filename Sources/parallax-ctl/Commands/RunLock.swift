@@ -14,16 +14,12 @@ struct RunLock: ~Copyable {
     /// nil: another process has it. `key` tells lines that do different things apart.
     static func take(beside socketPath: String, key: [String]) throws(ControlError) -> RunLock? {
         let path = "\(socketPath).cron-\(name(of: key)).lock"
-        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else {
-            if errno == ENOENT {
-                throw ControlError(
-                    .unreachable,
-                    "there is no directory for the control socket \(socketPath); "
-                        + "is parallax-blockd running, and is this its control socket?")
-            }
-            throw ControlError(.ioError, "cannot make the lock \(path): \(errnoText(errno))")
-        }
+        // flock(2) takes no right to write, so a file that another account made, root by hand for
+        // instance, is as good.
+        let descriptor = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
+        guard descriptor >= 0 else { throw cannotMake(path, beside: socketPath, errno) }
+        // Whatever the umask. Only the owner can, and need.
+        _ = fchmod(descriptor, 0o644)
         let lock = RunLock(descriptor: descriptor)
         while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
             if errno == EINTR { continue }
@@ -33,6 +29,27 @@ struct RunLock: ~Copyable {
             return nil
         }
         return lock
+    }
+
+    private static func cannotMake(
+        _ path: String, beside socketPath: String, _ number: Int32
+    ) -> ControlError {
+        switch number {
+        case ENOENT:
+            ControlError(
+                .unreachable,
+                "there is no directory for the control socket \(socketPath); "
+                    + "is parallax-blockd running, and is this its control socket?")
+        case EACCES, EPERM:
+            ControlError(
+                .ioError,
+                "permission denied on the lock \(path); run cron-snapshot as the account that "
+                    + "parallax-blockd runs as, and remove the lock if another account has made it")
+        default:
+            ControlError(
+                .ioError,
+                "cannot make the lock \(path): \(errnoText(number)); mend that, or remove it")
+        }
     }
 
     /// FNV-1a, 64 bits.

@@ -7,7 +7,7 @@ import ParallaxRetention
 
 /// The snapshots of a simulation.
 enum SnapshotTimes {
-    // LIMIT: what a simulation holds in memory; 10,000 times what a VDI is meant to have.
+    // LIMIT: what a simulation holds in memory; ten times what a VDI is meant to have.
     static let countMax = 1_000_000
     static let fileBytesMax = 64 << 20
 

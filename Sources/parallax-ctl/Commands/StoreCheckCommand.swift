@@ -99,7 +99,7 @@ struct StoreCheckCommand: ParsableCommand {
         } catch {
             throw ControlError(.ioError, error.description)
         }
-        do throws(StoreError) {
+        do {
             let repair = try StoreRepair(medium: file, options: options(isLive: false)) {
                 progress.show($0)
             }
@@ -107,22 +107,25 @@ struct StoreCheckCommand: ParsableCommand {
             var outcome = CheckOutcome(path: path, report: repair.after, verifiesData: data)
             outcome.noteRepair(of: repair.before)
             guard repair.isNeeded else { return outcome }
-            if !yes, !confirm(outcome, byteCount: repair.byteCount) {
+            if !yes, try !confirm(outcome, byteCount: repair.byteCount) {
                 return CheckOutcome(path: path, report: repair.before, verifiesData: data)
             }
             try repair.apply()
             outcome.isRepaired = true
             return outcome
-        } catch {
+        } catch let error as StoreError {
             throw ControlError(.ioError, "\(path): \(error.message)")
         }
     }
 
-    private func confirm(_ outcome: CheckOutcome, byteCount: Int) -> Bool {
+    private func confirm(
+        _ outcome: CheckOutcome, byteCount: Int
+    ) throws(ControlError) -> Bool {
         guard isatty(STDIN_FILENO) == 1 else {
-            writeStandardError(
-                "parallax-ctl: nothing was repaired: there is no terminal to ask; add --yes")
-            return false
+            throw ControlError(
+                .invalid,
+                "\(path) is damaged and was not repaired: there is no terminal to ask; "
+                    + "add --yes, or leave --repair out to see the damage")
         }
         Terminal.write(outcome.text)
         Terminal.write(

@@ -28,7 +28,7 @@ struct StoreInit: ParsableCommand {
     var size: String?
 
     @Option(
-        help: "The unit in which space is given to the logs (default: 64M, less under 32G).")
+        help: "The unit in which space is given to the logs (default: 64M, less under 64G).")
     var extentSize: String?
 
     @Option(help: "Threads that share the store (default: one a core, at most 8).")

@@ -12,7 +12,7 @@ struct StoreScrub: ParsableCommand {
             The daemon reads at most so much a second as is given, a piece at a time, and says in its \
             log what is damaged. Waits for the end; interrupted, the daemon goes on with it, also \
             after a restart. A scrub that was stopped goes on from where it was. Exit code 3 when \
-            something is damaged.
+            something is damaged, 1 when somebody else stopped it before its end.
             """)
 
     @OptionGroup var connection: ConnectionOptions
@@ -58,7 +58,20 @@ struct StoreScrub: ParsableCommand {
         }
         bar.end()
         try show(latest)
-        if wait, latest.scrub?.damagedBlocks ?? 0 > 0 { throw ExitCode(3) }
+        if wait { try requireEnd(latest) }
+    }
+
+    /// Somebody else may have stopped it.
+    private func requireEnd(_ status: DaemonStatus) throws {
+        guard let scrub = status.scrub else { return }
+        let isStopped = scrub.state == .paused
+        if isStopped {
+            writeStandardError(
+                "parallax-ctl: the scrub of \(status.store.path) was stopped before its end by "
+                    + "somebody else; `parallax-ctl store scrub` goes on with it")
+        }
+        if scrub.damagedBlocks > 0 { throw ExitCode(3) }
+        if isStopped { throw ExitCode(1) }
     }
 
     private func show(_ status: DaemonStatus) throws {

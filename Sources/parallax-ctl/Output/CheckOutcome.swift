@@ -149,11 +149,14 @@ extension CheckOutcome {
     }
 
     private var lossTable: String {
-        var table = Table(header: ["LOST IN", "AT", "LENGTH", "WHY"], rightAligned: [1, 2])
+        // In exact bytes, by which the place can be found; how much that is stands beside them.
+        let header = ["LOST IN", "AT BYTE", "BYTES", "SIZE", "WHY"]
+        var table = Table(header: header, rightAligned: [1, 2, 3])
         for loss in lost {
             table.add([
                 loss.vdi + (loss.snapshot.map { "@\($0)" } ?? ""),
-                ByteSize.format(loss.offsetBytes), ByteSize.format(loss.lengthBytes),
+                String(loss.offsetBytes), String(loss.lengthBytes),
+                ByteSize.format(loss.lengthBytes),
                 Self.reason(loss.reason),
             ])
         }

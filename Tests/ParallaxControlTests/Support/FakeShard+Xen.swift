@@ -11,5 +11,9 @@ extension FakeShard {
         try await attachVhost(version: version, socketPath: place, readOnly: readOnly)
     }
 
-    func endedXen() async throws -> [VersionReference] { gone }
+    func endedXen() async throws -> [VersionReference] {
+        let gone = gone
+        await runHook("ended")
+        return gone
+    }
 }

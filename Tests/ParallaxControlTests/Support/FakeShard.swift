@@ -21,6 +21,19 @@ actor FakeShard: ShardControl {
 
     func lose(_ versions: [VersionReference]) { gone = versions }
 
+    /// What happens while the next `operation` is under way.
+    private var hook: (operation: String, body: @Sendable () async -> Void)?
+
+    func during(_ operation: String, _ body: @escaping @Sendable () async -> Void) {
+        hook = (operation, body)
+    }
+
+    func runHook(_ operation: String) async {
+        guard let (wanted, body) = hook, wanted == operation else { return }
+        hook = nil
+        await body()
+    }
+
     private(set) var overlaps = 0
     private(set) var isShutDown = false
     /// How often it was asked for all of its VDIs, and for how much at most otherwise.
@@ -30,6 +43,9 @@ actor FakeShard: ShardControl {
     nonisolated let releases = Mutex<[UInt64]>([])
     var rangesPerAnswer = 3
     private var space = SpaceDescription()
+    private var scrub = ScrubDescription()
+
+    func set(_ scrub: ScrubDescription) { self.scrub = scrub }
 
     func set(_ space: SpaceDescription) { self.space = space }
 
@@ -95,6 +111,7 @@ actor FakeShard: ShardControl {
                 continue
             }
             await pause()
+            await runHook(change.operation)
             if let key { busy.remove(key) }
             results.append(result(change))
         }
@@ -161,6 +178,7 @@ actor FakeShard: ShardControl {
         status.extentsUsed = 3
         status.extentsFree = 5
         status.space = space
+        status.scrub = scrub
         return status
     }
 

@@ -35,7 +35,8 @@ struct TestDaemon {
 
     init(
         directory: TemporaryDirectory? = nil, shards: [FakeShard]? = nil, restores: Bool = true,
-        clock: TestClock = TestClock(), defaultPolicy: String? = nil
+        clock: TestClock = TestClock(), defaultPolicy: String? = nil,
+        diffLimit: Duration = ControlPlane.diffLimit
     ) async throws {
         self.clock = clock
         self.directory = try directory ?? TemporaryDirectory()
@@ -43,7 +44,7 @@ struct TestDaemon {
         configuration = try Self.configuration(in: self.directory, defaultPolicy)
         plane = ControlPlane(
             runtime: Self.runtime(self.shards), configuration: configuration, log: .silent,
-            now: { clock.now }, groupLimit: .seconds(60))
+            now: { clock.now }, groupLimit: .seconds(60), diffLimit: diffLimit)
         try await plane.load()
         let listener = try ListeningSocket(
             path: configuration.controlSocketPath, purpose: "the control socket")

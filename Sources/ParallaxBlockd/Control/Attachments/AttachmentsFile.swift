@@ -51,13 +51,10 @@ package struct AttachmentsFile: Sendable {
         }
         let contents = Contents(
             version: Contents.currentVersion, store: storeUUID, attachments: sorted)
-        do throws(SystemError) {
-            try SmallFile.makeDirectories(SmallFile.directory(of: path))
+        do throws(ReplaceError) {
             try SmallFile.replace(path, with: ControlJSON.encode(contents, pretty: true))
         } catch {
-            throw ControlError(
-                .ioError,
-                "cannot remember the change in \(path): \(error); nothing was changed")
+            throw ControlError(.ioError, "cannot remember the change in \(path): \(error)")
         }
     }
 

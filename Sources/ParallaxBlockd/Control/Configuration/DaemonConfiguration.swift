@@ -31,6 +31,8 @@ package struct DaemonConfiguration: Equatable, Sendable {
     package static let defaultStateDirectory = "/var/lib/parallax"
     package static let defaultCacheBytes: UInt64 = 256 << 20
     package static let minimumCacheBytes: UInt64 = 4 << 20
+    /// LIMIT: more than any host has, and far below where an `Int` ends.
+    package static let maximumCacheBytes: UInt64 = 64 << 40
     /// Twice the time from one checkpoint to the next: what the log soon needs again stays.
     package static let defaultPunchAfterSeconds: UInt64 = 60
 
@@ -87,6 +89,12 @@ package struct DaemonConfiguration: Equatable, Sendable {
                 "a cache of \(quoted(text)) is too small; the smallest is "
                     + ByteSize.format(minimumCacheBytes))
         }
+        guard bytes <= maximumCacheBytes else {
+            throw ControlError(
+                .invalid,
+                "a cache of \(quoted(text)) is too large; the largest is "
+                    + ByteSize.format(maximumCacheBytes))
+        }
         return bytes
     }
 
@@ -102,9 +110,8 @@ package struct DaemonConfiguration: Equatable, Sendable {
 
     private static func parsePolicy(_ text: String?) throws(ControlError) -> RetentionPolicy? {
         guard let text else { return nil }
-        let words = text.split(whereSeparator: \.isWhitespace).map(String.init)
         do throws(RetentionError) {
-            let policy = try RetentionPolicy.parse(options: words)
+            let policy = try RetentionPolicy.parse(line: text)
             if !policy.isEmpty { return policy }
         } catch {
             throw ControlError(

@@ -17,16 +17,20 @@ struct HTTPConnection: ~Copyable {
 
     init(_ stream: consuming StreamSocket) { self.stream = stream }
 
-    /// Answers requests until the peer goes, errs or idles, or `markBusy` says to stop.
-    borrowing func serve(markBusy: (Bool) -> Bool, respond: @escaping HTTPServer.Respond) {
+    /// Answers requests until the peer goes, errs or idles, or `mark` says to stop. `mark` is told
+    /// of the slot for each answer, and then that there is none.
+    borrowing func serve(mark: (AnswerSlot?) -> Bool, respond: @escaping HTTPServer.Respond) {
         var parser = HTTPParser(role: .requests, limits: .request)
         while true {
             do throws(HTTPFailure) {
                 guard let request = try receive(&parser) else { return }
-                let mayContinue = markBusy(true)
-                var answer = Self.wait(for: request, respond)
+                let slot = AnswerSlot()
+                let mayContinue = mark(slot)
+                // On the pool of Swift concurrency, while this thread waits.
+                Task { slot.fill(await respond(request)) }
+                var answer = slot.wait()
                 answer.keepsAlive = request.keepsAlive && mayContinue
-                guard send(answer, to: request), answer.keepsAlive, markBusy(false) else { return }
+                guard send(answer, to: request), answer.keepsAlive, mark(nil) else { return }
             } catch {
                 refuse(error)
                 return
@@ -80,24 +84,15 @@ struct HTTPConnection: ~Copyable {
             guard let bytes = stream.receive(limit: 64 << 10), !bytes.isEmpty else { return }
         }
     }
-
-    /// Runs `respond` on the pool of Swift concurrency and waits for its answer on this thread.
-    private static func wait(
-        for request: HTTPMessage, _ respond: @escaping HTTPServer.Respond
-    ) -> HTTPMessage {
-        let answer = AnswerSlot()
-        Task { answer.fill(await respond(request)) }
-        return answer.wait()
-    }
 }
 
-/// Carries one answer from a task to the thread that waits for it.
-private final class AnswerSlot: Sendable {
+/// Carries one answer from a task to the thread that waits for it. The first one counts.
+final class AnswerSlot: Sendable {
     private let value = Mutex<HTTPMessage?>(nil)
     private let isFilled = DispatchSemaphore(value: 0)
 
     func fill(_ answer: HTTPMessage) {
-        value.withLock { $0 = answer }
+        value.withLock { $0 = $0 ?? answer }
         isFilled.signal()
     }
 

@@ -20,8 +20,8 @@ package final class HTTPServer: Sendable {
     package static let connectionLimit = 64
 
     private struct State {
-        /// Open connections; true while a request is being answered.
-        var connections: [Int32: Bool] = [:]
+        /// Open connections; with a slot for the answer while a request is being answered.
+        var connections: [Int32: AnswerSlot?] = [:]
         var isStopping = false
     }
 
@@ -58,22 +58,41 @@ package final class HTTPServer: Sendable {
         }
     }
 
-    /// Accepts no more, removes the socket's path, and gives requests that are being answered
-    /// `graceSeconds` to finish.
-    package func stop(graceSeconds: Int = 5) async {
+    /// LIMIT: time for answers that are there to be sent, at the end.
+    private static let sendingTime = Duration.milliseconds(200)
+
+    /// Accepts no more, removes the socket's path, and gives requests that are being answered until
+    /// `deadline` to finish; those that do not are answered that nobody waited for them.
+    package func stop(until deadline: ContinuousClock.Instant = .now + .seconds(5)) async {
         state.withLock { state in
             state.isStopping = true
-            for (descriptor, isBusy) in state.connections where !isBusy {
+            for (descriptor, slot) in state.connections where slot == nil {
                 _ = shutdown(descriptor, Int32(SHUT_RDWR))
             }
         }
         listener.removePath()
         wakeUp.signal()
-        // The requests need the threads of the pool, so waiting for them must not hold one.
-        await withCheckedContinuation { continuation in
+        if await areThreadsGone(within: ContinuousClock.now.duration(to: deadline)) { return }
+        let late = state.withLock { $0.connections.values.compactMap(\.self) }
+        let answer = HTTPMessage.json(
+            status: 503,
+            ErrorBody(
+                ControlError(
+                    .stopping,
+                    "the daemon is stopping and did not wait for the end of this; "
+                        + "when it is back, look whether it was done")))
+        for slot in late { slot.fill(answer) }
+        _ = await areThreadsGone(within: Self.sendingTime)
+    }
+
+    /// The requests need the threads of the pool, so waiting for them must not hold one.
+    private func areThreadsGone(within time: Duration) async -> Bool {
+        let (seconds, attoseconds) = time.components
+        let nanoseconds = max(0, Int(seconds) * 1_000_000_000 + Int(attoseconds / 1_000_000_000))
+        return await withCheckedContinuation { continuation in
             DispatchQueue.global().async {
-                _ = self.threads.wait(timeout: .now() + .seconds(graceSeconds))
-                continuation.resume()
+                let result = self.threads.wait(timeout: .now() + .nanoseconds(nanoseconds))
+                continuation.resume(returning: result == .success)
             }
         }
     }
@@ -102,7 +121,7 @@ package final class HTTPServer: Sendable {
     private func serve(_ descriptor: Int32) {
         _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
         let isAdmitted = state.withLock { state in
-            if !state.isStopping { state.connections[descriptor] = false }
+            if !state.isStopping { state.connections[descriptor] = .some(nil) }
             return !state.isStopping
         }
         guard isAdmitted else {
@@ -113,8 +132,7 @@ package final class HTTPServer: Sendable {
         let started = startDetachedThread {
             let connection = HTTPConnection(StreamSocket(adopting: descriptor))
             connection.serve(
-                markBusy: { isBusy in self.mark(descriptor, isBusy: isBusy) }, respond: self.respond
-            )
+                mark: { slot in self.mark(descriptor, slot) }, respond: self.respond)
             self.forget(descriptor)
             // The descriptor is closed with `connection`, after nobody else knows it (I2).
             _ = consume connection
@@ -130,9 +148,9 @@ package final class HTTPServer: Sendable {
     }
 
     /// False when the server is stopping, so that the connection ends after this answer.
-    private func mark(_ descriptor: Int32, isBusy: Bool) -> Bool {
+    private func mark(_ descriptor: Int32, _ slot: AnswerSlot?) -> Bool {
         state.withLock { state in
-            state.connections[descriptor] = isBusy
+            state.connections[descriptor] = .some(slot)
             return !state.isStopping
         }
     }

@@ -63,9 +63,13 @@ extension ControlPlane {
         return isReadOnly
     }
 
-    package func detach(_ name: VersionName) async throws(ControlError) {
+    /// With `record`: only if that is still what is attached there.
+    package func detach(
+        _ name: VersionName, only record: AttachmentRecord? = nil
+    ) async throws(ControlError) {
         try await changing([name.vdi]) {
             let version = try version(name)
+            if let record, attachments[version.reference]?.record != record { return }
             guard let attachment = attachments[version.reference] else {
                 throw ControlError(.notAttached, "\(version.title) is not attached")
             }

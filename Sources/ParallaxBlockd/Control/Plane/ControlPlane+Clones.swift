@@ -100,6 +100,7 @@ extension ControlPlane {
     private func change(_ change: CatalogChange, of entry: Entry) async throws -> CatalogOutcome {
         let shard = shard(of: entry)
         for _ in 1..<Self.rollbackTries {
+            try requireRunning()
             do {
                 return try await shard.change(change)
             } catch let error as ControlError where error.kind == .attached {

@@ -6,10 +6,11 @@ import ParallaxCore
 
 extension ControlPlane {
     /// Those that are still there, in that order. What changes by itself is asked of the shard.
+    /// Also while the daemon is stopping, since what was changed must be answered as changed; who
+    /// is asked only to show something calls `requireRunning` before.
     func describe(
         _ snapshots: [SnapshotEntry], of entry: Entry
     ) async throws(ControlError) -> [SnapshotDescription] {
-        try requireRunning()
         let summaries = try await summaries(snapshots.map(\.identifier), shard: entry.shard)
         var parents: [SnapshotIdentifier: String] = [:]
         for summary in summaries {

@@ -47,9 +47,12 @@ extension ControlPlane {
             log.info(
                 "group snapshot made",
                 metadata: ["vdis": "\(vdis.count)", "snapshot": "\(name)"])
+            // All are there, whatever comes of describing one.
+            let snapshots = zip(entries, made).map { entry, identifier in
+                register(identifier, details, createdAt, of: entry)
+            }
             var descriptions: [SnapshotDescription] = []
-            for (entry, identifier) in zip(entries, made) {
-                let snapshot = register(identifier, details, createdAt, of: entry)
+            for (entry, snapshot) in zip(entries, snapshots) {
                 descriptions.append(try await description(of: snapshot, entry))
             }
             return SnapshotGroup(snapshots: descriptions)
@@ -61,6 +64,8 @@ extension ControlPlane {
         _ entries: [Entry], _ request: CreateSnapshotRequest, _ name: String, _ createdAt: UInt64
     ) async throws(ControlError) -> ([SnapshotIdentifier], SnapshotDetails) {
         for _ in 0..<Self.groupTries {
+            // The try before was taken back as a whole.
+            try requireRunning()
             let group = GroupCut.makeNumber(members: entries.count)
             let details = try Self.details(name, request, group: group)
             if let made = try await cut(entries, group, details, createdAt) {
@@ -70,8 +75,8 @@ extension ControlPlane {
         counters.groupsFailed += 1
         throw ControlError(
             .ioError,
-            "the VDIs were not cut within \(groupLimit) in \(Self.groupTries) tries; "
-                + "the store is too slow")
+            "the VDIs were not cut within \(groupLimit) in \(Self.groupTries) tries, and no "
+                + "snapshot was made: the store is too slow; try again when it has less to do")
     }
 
     /// nil: some were not cut in time, and all are taken back.

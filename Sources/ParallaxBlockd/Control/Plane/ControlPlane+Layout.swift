@@ -19,6 +19,7 @@ extension ControlPlane {
         var (sum, isWhole) = (DiskLayout(), true)
         var position: UInt64 = 0
         for sample in 0..<Self.layoutSamples {
+            try requireRunning()
             let start = blocks / Self.layoutSamples * sample
             // Leaves that are looked at follow each other across holes.
             if position < start {

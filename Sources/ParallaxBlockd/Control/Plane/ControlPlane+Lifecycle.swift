@@ -102,13 +102,31 @@ extension ControlPlane {
         onStateChange(next, "\(serving) of \(attachments.count) attachments serve")
     }
 
-    /// Refuses further changes, lets those under way finish, then stops the shards and closes the
-    /// store. What is attached stays remembered.
-    package func shutDown() async {
+    /// LIMIT: what the control plane may add to the time of an exit. What is under way is a write
+    /// or two to the store, which take milliseconds; a store that answers nothing, or a guest that
+    /// does not let go, must not hold up a host that goes down.
+    package static var stopLimit: Duration { .seconds(1) }
+
+    /// Refuses further changes; what goes on in steps (a retention run, a diff, a group that is
+    /// tried again) ends after the step under way.
+    package func beginStopping() {
         guard state != .stopping else { return }
         state = .stopping
         onStateChange(.stopping, "stopping")
-        await waitUntilIdle()
+    }
+
+    /// Lets the changes under way finish, for as long as there is until `deadline`; then stops the
+    /// shards, which finish what was asked of them, and closes the store. What is attached stays
+    /// remembered.
+    package func shutDown(
+        until deadline: ContinuousClock.Instant = .now + ControlPlane.stopLimit
+    ) async {
+        beginStopping()
+        guard !hasShutDown else { return }
+        hasShutDown = true
+        if await !waitUntilIdle(until: deadline) {
+            log.warning("stopping before the end of a change; it is made, or not, as in a crash")
+        }
         await withTaskGroup(of: Void.self) { group in
             for shard in runtime.shards { group.addTask { await shard.shutdown() } }
         }

@@ -46,7 +46,7 @@ extension ControlPlane {
         guard !json.isEmpty else { return nil }
         if let text = policyTexts[json] { return text }
         let policy = try? RetentionPolicy.decode(json: json)
-        let text = policy?.options.joined(separator: " ") ?? "one that this version cannot read"
+        let text = policy?.line ?? "one that this version cannot read"
         // LIMIT: distinct policies that are remembered; VDIs by the thousand share a few.
         if policyTexts.count >= 1000 { policyTexts = [:] }
         policyTexts[json] = text
@@ -78,7 +78,9 @@ extension ControlPlane {
                     }
                 }
             } else {
-                spared = try await delete(plan.deleted, of: identifier, calledBefore: vdi)
+                spared = try await delete(
+                    plan.deleted, of: identifier, calledBefore: vdi,
+                    decidedBy: entry.attributes.policy)
             }
             return Self.report(plan, entry.name, policy, spared: spared, request)
         }
@@ -102,19 +104,20 @@ extension ControlPlane {
     private nonisolated static func decide(
         _ policy: RetentionPolicy, _ snapshots: [SnapshotEntry], now: UInt64, force: Bool
     ) async throws(ControlError) -> RetentionPlan {
-        let candidates = snapshots.map { entry in
-            let details = entry.details
-            return RetentionCandidate(
-                id: entry.identifier.age, name: details.name,
-                time: time(entry.createdAtNanoseconds),
-                labels: Dictionary(details.labels.map { ($0.key, $0.value) }) { $1 },
-                origin: origin(of: details), holds: details.holds.map(\.reason))
-        }
         do throws(RetentionError) {
-            return try policy.decide(candidates, now: time(now), force: force)
+            return try policy.decide(
+                snapshots.map(candidate), now: time(now), force: force)
         } catch {
             throw ControlError(error)
         }
+    }
+
+    private nonisolated static func candidate(_ entry: SnapshotEntry) -> RetentionCandidate {
+        let details = entry.details
+        return RetentionCandidate(
+            id: entry.identifier.age, name: details.name, time: time(entry.createdAtNanoseconds),
+            labels: Dictionary(details.labels.map { ($0.key, $0.value) }) { $1 },
+            origin: origin(of: details), holds: details.holds.map(\.reason))
     }
 
     private nonisolated static func time(_ nanoseconds: UInt64) -> RetentionTime {
@@ -138,10 +141,19 @@ extension ControlPlane {
         attachments[.snapshot(identifier)] == nil ? nil : "attached"
     }
 
+    /// The same of one that is there, and was decided on as `candidate`.
+    private func whyKept(_ snapshot: SnapshotEntry, _ candidate: RetentionCandidate) -> String? {
+        if let reason = whyKept(snapshot.identifier) { return reason }
+        if snapshot.isHeld { return "held" }
+        return Self.candidate(snapshot) == candidate ? nil : "changed meanwhile"
+    }
+
     /// Deletes in batches, each with the VDI's lock, so that others get their turn. What has been
-    /// attached, held or deleted meanwhile is left alone; why, by the number of the candidate.
+    /// attached, held, labelled or deleted meanwhile is left alone, and so is all the rest once the
+    /// VDI has another policy; why, by the number of the candidate.
     private func delete(
-        _ candidates: [RetentionCandidate], of identifier: VDIIdentifier, calledBefore name: String
+        _ candidates: [RetentionCandidate], of identifier: VDIIdentifier,
+        calledBefore name: String, decidedBy policy: String
     ) async throws(ControlError) -> [UInt64: String] {
         var spared: [UInt64: String] = [:]
         for batch in candidates.batches(of: ShardBatch.deletions) {
@@ -150,17 +162,14 @@ extension ControlPlane {
             }
             try await changing([current]) {
                 let entry = try entry(of: identifier, calledBefore: name)
+                let isDecided = entry.attributes.policy == policy
                 var going: [SnapshotEntry] = []
                 for candidate in batch {
                     let snapshot = SnapshotIdentifier(age: candidate.id)
-                    if let reason = whyKept(snapshot) {
-                        spared[candidate.id] = reason
-                        continue
-                    }
-                    guard let found = logs[identifier]?.find(candidate.name),
-                        found.identifier == snapshot
-                    else { continue }
-                    if found.isHeld { spared[candidate.id] = "held" } else { going.append(found) }
+                    guard let found = logs[identifier]?.find(snapshot) else { continue }
+                    let reason =
+                        isDecided ? whyKept(found, candidate) : "the policy was changed meanwhile"
+                    if let reason { spared[candidate.id] = reason } else { going.append(found) }
                 }
                 try await delete(going, of: entry)
             }
@@ -191,7 +200,7 @@ extension ControlPlane {
             }
         }
         return RetentionReport(
-            vdi: vdi, policy: policy.options.joined(separator: " "),
+            vdi: vdi, policy: policy.line,
             isDryRun: request.dryRun ?? false, keptCount: plan.decisions.count - deleted,
             deletedCount: deleted, futureCount: plan.inTheFuture.count, decisions: decisions)
     }

@@ -57,6 +57,9 @@ extension ControlPlane {
 
     private func begin(_ record: ScrubRecord, goesOn: Bool) async throws {
         scrub = record
+        // Until they have begun, the shards tell of the scrub before.
+        isScrubBeginning = true
+        defer { isScrubBeginning = false }
         try await runtime.scrub(
             .start(
                 bytesPerSecond: record.rateBytesPerSecond, from: goesOn ? record.shards : nil))
@@ -79,11 +82,11 @@ extension ControlPlane {
 
     /// Looks how far the shards are, and keeps it.
     func watchScrub() async {
-        guard let record = scrub, record.isRunning else { return }
+        guard let record = scrub, record.isRunning, !isScrubBeginning else { return }
         var latest = record
         await followShards(&latest)
         // Somebody may have begun or stopped one meanwhile.
-        guard scrub == record, latest != record else { return }
+        guard scrub == record, !isScrubBeginning, latest != record else { return }
         if latest.isFinished {
             latest.isRunning = false
             latest.finishedAtNanoseconds = now()

@@ -101,6 +101,7 @@ extension ControlPlane {
             throw ControlError(
                 .invalid, "a page has from 1 to \(SnapshotList.pageLimit) snapshots")
         }
+        try requireRunning()
         let entry = try entry(vdi)
         let log = logs[entry.identifier] ?? SnapshotLog()
         var previous: SnapshotIdentifier?
@@ -133,6 +134,7 @@ extension ControlPlane {
     package func snapshot(
         _ name: VersionName
     ) async throws(ControlError) -> SnapshotDescription {
+        try requireRunning()
         let (version, snapshot) = try snapshot(name)
         return try await description(of: snapshot, version.entry)
     }

@@ -8,6 +8,7 @@ import ParallaxCore
 extension ControlPlane {
     /// Every VDI, sorted by name.
     package func list() async throws(ControlError) -> [VDIDescription] {
+        try requireRunning()
         let entries = directory.values.sorted { $0.name < $1.name }
         return try await describe(entries)
     }
@@ -16,6 +17,7 @@ extension ControlPlane {
     package func show(
         _ name: String, includingLayout: Bool = false
     ) async throws(ControlError) -> VDIDescription {
+        try requireRunning()
         let entry = try entry(name)
         var description = try await description(of: entry)
         if includingLayout {
@@ -254,9 +256,8 @@ extension ControlPlane {
         return description
     }
 
-    /// Those that are still there, in that order.
+    /// Those that are still there, in that order; as for snapshots, also while stopping.
     private func describe(_ entries: [Entry]) async throws(ControlError) -> [VDIDescription] {
-        try requireRunning()
         var states: [VDIIdentifier: VDIState] = [:]
         var parents: [SnapshotIdentifier: String] = [:]
         for (position, ofShard) in Dictionary(grouping: entries, by: \.shard) {

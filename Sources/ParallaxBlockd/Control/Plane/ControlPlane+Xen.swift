@@ -39,12 +39,15 @@ extension ControlPlane {
 
     /// Forgets the attachments whose domains have gone, so that the VDIs are free again.
     package func releaseEndedXen() async {
-        for (version, attachment) in attachments where isGone(attachment) {
-            await release(version, attachment.problem ?? "")
+        for attachment in attachments.values where isGone(attachment) {
+            await release(attachment, attachment.problem ?? "")
         }
+        // Looked at before the shards are asked: what is attached later has not ended.
+        let seen = attachments
         for shard in runtime.shards {
             for version in (try? await shard.endedXen()) ?? [] {
-                await release(version, "its Xen domain or device is gone")
+                guard let attachment = seen[version] else { continue }
+                await release(attachment, "its Xen domain or device is gone")
             }
         }
     }
@@ -58,14 +61,16 @@ extension ControlPlane {
         return problem == "\(XenError.noSuchDomain(address.domain))"
     }
 
-    private func release(_ version: VersionReference, _ reason: String) async {
-        guard let attachment = attachments[version],
-            let vdi = names[attachment.record.identifier]
+    /// Unless the version has another attachment by now.
+    private func release(_ attachment: Attachment, _ reason: String) async {
+        let record = attachment.record
+        guard record.kind == .xen, attachments[record.version]?.record == record,
+            let vdi = names[record.identifier]
         else { return }
         if let place = attachment.record.socketPath { xenNodes.remove(place) }
         let name = VersionName(vdi: vdi, snapshot: attachment.snapshotName)
         do throws(ControlError) {
-            try await detach(name)
+            try await detach(name, only: record)
             log.info("attachment ended", metadata: ["vdi": "\(name)", "reason": "\(reason)"])
         } catch {
             log.debug(

@@ -14,7 +14,9 @@ import ParallaxRetention
 /// - I2: an operation that changes a VDI holds the lock of its name; a rename holds both names'.
 /// - I3: `remembered` equals what the attachments file holds.
 /// - I4: a version that serves, or is about to, owns its socket's path in `claimedSockets`.
-/// - I5: `logs` has every snapshot of every active VDI, unless its group is not finished.
+/// - I6: `logs` has every snapshot of every active VDI, unless its group is not finished.
+///
+/// The numbers are those of docs/subsystems/control.md, where I5 and the others are.
 ///
 /// It does no I/O on disks or sockets itself, except for the attachments file.
 package actor ControlPlane {
@@ -93,17 +95,20 @@ package actor ControlPlane {
     let scrubFile: ScrubFile
     /// The newest scrub.
     var scrub: ScrubRecord?
+    var isScrubBeginning = false
     /// What new VDIs begin with, as the store keeps it; empty for none.
     let defaultPolicy: String
     /// Policies as words, by what the store has.
     var policyTexts: [String: String] = [:]
 
-    /// Time that a group's members may take to be cut.
+    /// Time that a group's members may take to be cut, and that a page of a diff may take.
     let groupLimit: Duration
+    let diffLimit: Duration
 
     private var locks: [String: [CheckedContinuation<Void, Never>]] = [:]
     private var activeChanges = 0
     private var idleWaiters: [CheckedContinuation<Void, Never>] = []
+    var hasShutDown = false
 
     /// `onStateChange` is called whenever the state, or the number of attachments that serve, may
     /// have changed.
@@ -111,12 +116,14 @@ package actor ControlPlane {
         runtime: StoreRuntime, configuration: DaemonConfiguration, log: Logger,
         now: @escaping @Sendable () -> UInt64 = WallClock.nanoseconds,
         groupLimit: Duration = ControlPlane.groupLimit,
+        diffLimit: Duration = ControlPlane.diffLimit,
         onStateChange: @escaping @Sendable (DaemonState, String) -> Void = { _, _ in }
     ) {
         self.runtime = runtime
         self.log = log
         self.now = now
         self.groupLimit = groupLimit
+        self.diffLimit = diffLimit
         self.onStateChange = onStateChange
         nbdSocketPath = configuration.nbdSocketPath
         defaultPolicy = configuration.defaultPolicy?.json ?? ""
@@ -188,10 +195,17 @@ package actor ControlPlane {
         idleWaiters = []
     }
 
-    /// Returns when no change is under way; meant for after `state` has become `.stopping`.
-    func waitUntilIdle() async {
-        guard activeChanges > 0 else { return }
+    /// Returns when no change is under way, or at `deadline`: false. Meant for after `state` has
+    /// become `.stopping`.
+    func waitUntilIdle(until deadline: ContinuousClock.Instant) async -> Bool {
+        guard activeChanges > 0 else { return true }
+        let alarm = Task {
+            try await Task.sleep(until: deadline, clock: .continuous)
+            wakeIdleWaiters()
+        }
         await withCheckedContinuation { idleWaiters.append($0) }
+        alarm.cancel()
+        return activeChanges == 0
     }
 
     /// The VDI called `name`. Call it with the lock held (I2).

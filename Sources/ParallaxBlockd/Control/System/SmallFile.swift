@@ -13,6 +13,24 @@ package struct SystemError: Error, Equatable, CustomStringConvertible, Sendable 
     package var description: String { errnoText(number) }
 }
 
+/// A file that was not replaced, or not for certain.
+package struct ReplaceError: Error, Equatable, CustomStringConvertible, Sendable {
+    package var reason: SystemError
+    /// The new bytes are in the file all the same, and only a power cut may still undo that.
+    package var isReplaced: Bool
+
+    package init(reason: SystemError, isReplaced: Bool = false) {
+        self.reason = reason
+        self.isReplaced = isReplaced
+    }
+
+    package var description: String {
+        isReplaced
+            ? "\(reason); the file has the change all the same, and a power cut may undo it"
+            : "\(reason); nothing was changed"
+    }
+}
+
 /// Files that are read and written whole.
 package enum SmallFile {
     package static func read(
@@ -33,9 +51,49 @@ package enum SmallFile {
         }
     }
 
-    /// Replaces `path` so that after any crash it holds all of the old or all of the new bytes,
-    /// and the new ones once this has returned.
-    package static func replace(_ path: String, with bytes: [UInt8]) throws(SystemError) {
+    /// Replaces `path`, whose directory is made if need be, so that after any crash it holds all of
+    /// the old or all of the new bytes, and the new ones once this has returned. If it fails the old
+    /// ones are there, or the error says that they are not.
+    ///
+    /// `sync` makes the directory durable; tests let it fail.
+    package static func replace(
+        _ path: String, with bytes: [UInt8], sync: (Int32) -> Int32 = { fsync($0) }
+    ) throws(ReplaceError) {
+        let old: [UInt8]?
+        let parent: Int32
+        do throws(SystemError) {
+            try makeDirectories(directory(of: path))
+            old = try contents(of: path)
+            // Opened first: after the rename only the sync can fail.
+            parent = open(directory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            guard parent >= 0 else { throw SystemError(errno) }
+        } catch {
+            throw ReplaceError(reason: error)
+        }
+        defer { _ = close(parent) }
+        do throws(SystemError) {
+            try exchange(path, for: bytes)
+        } catch {
+            throw ReplaceError(reason: error)
+        }
+        guard sync(parent) != 0 else { return }
+        let reason = SystemError(errno)
+        throw ReplaceError(reason: reason, isReplaced: !putBack(old, at: path))
+    }
+
+    /// Larger than any that is replaced.
+    private static let limitBytes = 64 << 20
+
+    private static func contents(of path: String) throws(SystemError) -> [UInt8]? {
+        do throws(SystemError) {
+            return try read(path, limitBytes: limitBytes)
+        } catch {
+            guard error.number == ENOENT else { throw error }
+            return nil
+        }
+    }
+
+    private static func exchange(_ path: String, for bytes: [UInt8]) throws(SystemError) {
         let temporary = path + ".new"
         do throws(SystemError) {
             try write(bytes, to: temporary)
@@ -44,7 +102,17 @@ package enum SmallFile {
             _ = unlink(temporary)
             throw error
         }
-        try syncDirectory(of: path)
+    }
+
+    /// False: it could not be done. nil: there was no file.
+    private static func putBack(_ old: [UInt8]?, at path: String) -> Bool {
+        guard let old else { return unlink(path) == 0 }
+        do throws(SystemError) {
+            try exchange(path, for: old)
+            return true
+        } catch {
+            return false
+        }
     }
 
     private static func write(_ bytes: [UInt8], to path: String) throws(SystemError) {
@@ -61,13 +129,6 @@ package enum SmallFile {
             guard count > 0 else { throw SystemError(count < 0 ? errno : EIO) }
             written += count
         }
-        guard fsync(descriptor) == 0 else { throw SystemError(errno) }
-    }
-
-    private static func syncDirectory(of path: String) throws(SystemError) {
-        let descriptor = open(directory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw SystemError(errno) }
-        defer { _ = close(descriptor) }
         guard fsync(descriptor) == 0 else { throw SystemError(errno) }
     }
 
