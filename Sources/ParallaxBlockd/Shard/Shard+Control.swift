@@ -144,9 +144,10 @@ extension Shard where ShardReactor: ~Copyable {
         return space
     }
 
-    /// Time that a shutdown may take before the shard ends without a checkpoint: the log is
-    /// replayed at the next start then.
-    private static var shutdownNanoseconds: UInt64 { 10_000_000_000 }
+    /// LIMIT: time that a shutdown may take before the shard ends without a checkpoint: the log is
+    /// replayed at the next start then. With the control plane's second before it an end takes less
+    /// than two, however slow the device is.
+    private static var shutdownNanoseconds: UInt64 { 800_000_000 }
 
     private mutating func beginShutdown(_ reply: ShardReply<Void>) {
         shutdownReplies.append(reply)
