@@ -39,9 +39,13 @@ enum ControlRequests {
         _ = try? ControlJSON.decode(ChangeVDIRequest.self, from: message.body)
         _ = try? ControlJSON.decode(AttachRequest.self, from: message.body)
         _ = try? ControlJSON.decode(CreateSnapshotRequest.self, from: message.body)
+        _ = try? ControlJSON.decode(ChangeSnapshotRequest.self, from: message.body)
         _ = try? ControlJSON.decode(DeleteSnapshotsRequest.self, from: message.body)
         _ = try? ControlJSON.decode(HoldRequest.self, from: message.body)
         _ = try? ControlJSON.decode(RollbackRequest.self, from: message.body)
         _ = try? ControlJSON.decode(ApplyRetentionRequest.self, from: message.body)
+        _ = try? ControlJSON.decode(GrowStoreRequest.self, from: message.body)
+        _ = try? ControlJSON.decode(CleanStoreRequest.self, from: message.body)
+        _ = try? ControlJSON.decode(ScrubStoreRequest.self, from: message.body)
     }
 }

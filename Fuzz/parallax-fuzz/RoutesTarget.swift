@@ -148,7 +148,7 @@ private enum APIRequest {
         "status", "ready", "vdis", "vdis/V", "vdis/V/attachments", "vdis/V/snapshots",
         "vdis/V/snapshots/S", "vdis/V/snapshots/S/attachments", "vdis/V/snapshots/S/holds",
         "vdis/V/rollback", "vdis/V/retention", "vdis/V/retention/apply", "snapshots",
-        "snapshots/delete", "diff", "store/grow", "store/clean",
+        "snapshots/delete", "diff", "store/grow", "store/clean", "store/scrub",
     ]
     private static let methods = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "POST", "POST"]
     private static let names = ["a", "b", "c", "%C3%A9", "e%CC%81", "d", "latest", "-1h"]
@@ -159,7 +159,8 @@ private enum APIRequest {
         "name", "size_bytes", "from", "quota_bytes", "template", "shrink", "kind", "socket",
         "read_only", "comment", "labels", "scheduled", "vdis", "reason", "snapshot", "force",
         "keep",
-        "snapshots", "dry_run", "brief", "keep_last", "hourly", "daily", "until_percent", "other",
+        "snapshots", "dry_run", "brief", "keep_last", "hourly", "daily", "until_percent", "other", "bytes_per_second",
+        "restart",
     ]
 
     static func bytes(_ input: inout Input, _ scene: APIScene) -> [UInt8] {

@@ -44,6 +44,8 @@ import Testing
             (84, "a block got another name while the cleaner moved it"),
             (161, "a slot was given back under the cleaner's read"),
             (62, "cleaning used up what deletions need"),
+            (1161, "the census walked what is given back before those who share it"),
+            (2874, "the census walked what is given back before those who share it"),
         ] as [(UInt64, String)])
     func versionRegressions(seed: UInt64, fault: String) {
         expectSuccess(seed)
@@ -81,6 +83,7 @@ import Testing
                 100_020_017,
                 "a deletion waited for a checkpoint that nobody thought worth its blocks"
             ),
+            (100_033_733, "a chunk in the place of another's payload was no witness of its loss"),
             (110_026_254, "cleaning by hand went on for ever when its writes had failed"),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),
