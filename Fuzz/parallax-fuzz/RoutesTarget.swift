@@ -159,7 +159,8 @@ private enum APIRequest {
         "name", "size_bytes", "from", "quota_bytes", "template", "shrink", "kind", "socket",
         "read_only", "comment", "labels", "scheduled", "vdis", "reason", "snapshot", "force",
         "keep",
-        "snapshots", "dry_run", "brief", "keep_last", "hourly", "daily", "until_percent", "other", "bytes_per_second",
+        "snapshots", "dry_run", "brief", "keep_last", "hourly", "daily", "until_percent", "other",
+        "rate_bytes_per_second",
         "restart",
     ]
 

@@ -43,7 +43,7 @@ final class BlkifMachine {
     var takeovers = 0
     var turns = 0
 
-    init(_ world: World, keepsTrace: Bool) {
+    init(_ world: World, tell: ((String) -> Void)?) {
         self.world = world
         let xen = PretendedXen(pageCount: world.pageCount)
         self.xen = xen
@@ -54,7 +54,7 @@ final class BlkifMachine {
         guest = BlkifGuest(
             front: BlkfrontDriver(xen: xen, backend: Self.backend, frontend: Self.frontend),
             capacity: world.capacity, isReadOnly: world.isReadOnly, canary: engine,
-            trace: Trace(keepsLines: keepsTrace))
+            trace: Trace(tell: tell))
     }
 
     deinit { retire() }

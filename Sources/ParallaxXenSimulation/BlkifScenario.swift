@@ -11,7 +11,8 @@ package struct BlkifScenario {
     package let operationCount: Int
     /// The operations to carry out, by index; nil for all.
     package var kept: Set<Int>?
-    package var keepsTrace = false
+    /// Is told what happens, line by line.
+    package var tell: ((String) -> Void)?
     package var canary: BlkifCanary?
 
     package static let defaultOperationCount = 150
@@ -26,7 +27,6 @@ package struct BlkifScenario {
         /// `operationCount` for the final checks, -1 for the beginning.
         package var failedAt: Int?
         package var hash: UInt64
-        package var trace: [String]
         package var statistics: BlkifStatistics
     }
 
@@ -58,7 +58,7 @@ package struct BlkifScenario {
         let operations = (0..<operationCount).map { _ in
             (Operation.allCases[random.weightedIndex(weights)], random.next())
         }
-        let machine = BlkifMachine(world, keepsTrace: keepsTrace)
+        let machine = BlkifMachine(world, tell: tell)
         var failure: SimulationFailure?
         var index = -1
         do throws(SimulationFailure) {
@@ -78,7 +78,7 @@ package struct BlkifScenario {
         return Result(
             failure: failure, failedAt: failure == nil ? nil : index,
             hash: machine.guest.trace.hash,
-            trace: machine.guest.trace.lines, statistics: machine.statistics)
+            statistics: machine.statistics)
     }
 }
 

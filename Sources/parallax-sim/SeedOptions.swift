@@ -30,28 +30,58 @@ struct SeedOptions: ParsableArguments {
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
 
+    /// The program runs itself so, in its own place, when a seed has stopped it.
+    @Flag(help: .hidden)
+    var afterStop = false
+
     @Option(help: "Seconds of work after which a seed is said to hang, and the program ends.")
     var secondsPerSeed: UInt32 = 300
 
     var range: ClosedRange<UInt64> { seeds?.range ?? (seed ?? 1)...(seed ?? 1) }
 
+    /// What is told of each run; a trap must not take it along.
+    var tell: ((String) -> Void)? {
+        guard trace else { return nil }
+        return { line in
+            Swift.print(line)
+            fflush(nil)
+        }
+    }
+
+    private var isToMinimise: Bool { minimise ?? !(keepGoing || trace || keep != nil) }
+
     /// Runs the seeds one after the other, and reports those that fail. Returns how many do.
-    func runAll(replay: (UInt64) -> String, run: (UInt64) -> SeedOutcome) -> Int {
+    func runAll(
+        operationCount: Int, replay: (UInt64) -> String, run: (UInt64) -> SeedOutcome
+    ) -> Int {
         var failures = 0
+        if afterStop, let seed = range.first {
+            printMinimalStop(replay(seed), of: operationCount)
+            return 1
+        }
         for seed in range {
-            CrashNote.prepare(replay: replay(seed), secondsPerSeed: secondsPerSeed)
+            CrashNote.prepare(
+                replay: replay(seed), secondsPerSeed: secondsPerSeed, goesOn: isToMinimise)
             let outcome = run(seed)
-            if trace { for line in outcome.trace { Swift.print(line) } }
             guard let failure = outcome.failure else { continue }
             failures += 1
             Swift.print("seed \(seed)\(outcome.world) failed: \(failure)")
             if let failedAt = outcome.failedAt { Swift.print("  at operation \(failedAt)") }
             Swift.print("  replay: \(replay(seed)) --trace")
             fflush(nil)
-            if minimise ?? !(keepGoing || trace || keep != nil) { outcome.minimal() }
+            if isToMinimise { outcome.minimal() }
             if !keepGoing { break }
         }
         return failures
+    }
+
+    private func printMinimalStop(_ replay: String, of count: Int) {
+        let stop = StopMinimiser(arguments: replay.split(separator: " ").map(String.init))
+        guard let minimal = stop.minimise(Array(0..<count)) else {
+            return Swift.print("  it does not stop the program again")
+        }
+        print(minimal: minimal, replay: replay)
+        stop.printTrace(minimal)
     }
 
     /// The operations with which a scenario of `count` still fails.
@@ -61,17 +91,15 @@ struct SeedOptions: ParsableArguments {
         return Minimiser().minimise(candidates, fails: fails)
     }
 
-    /// Says how to replay the operations that are left, and what happens in them.
-    func print(minimal: [Int], replay: String, trace: [String]) {
+    /// Says how to replay the operations that are left.
+    func print(minimal: [Int], replay: String) {
         let list = minimal.isEmpty ? "none" : minimal.map(String.init).joined(separator: ",")
         Swift.print("  minimal: \(replay) --keep \(list) --trace")
-        for line in trace { Swift.print("    \(line)") }
     }
 }
 
 /// What became of one seed.
 struct SeedOutcome {
-    var trace: [String]
     var failure: SimulationFailure?
     var failedAt: Int?
     /// What kind of world it was, for the report.

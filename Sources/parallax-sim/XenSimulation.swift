@@ -23,13 +23,15 @@ struct XenSimulation: ParsableCommand {
         var requests = 0
         var takeovers = 0
         var verified = 0
-        let failures = seeds.runAll(replay: { replayCommand($0, withKept: true) }) { seed in
+        let failures = seeds.runAll(
+            operationCount: operations, replay: { replayCommand($0, withKept: true) }
+        ) { seed in
             let result = scenario(seed).run()
             requests += result.statistics.requests
             takeovers += result.statistics.takeovers
             verified += result.statistics.verifiedSectors
             return SeedOutcome(
-                trace: result.trace, failure: result.failure, failedAt: result.failedAt,
+                failure: result.failure, failedAt: result.failedAt,
                 minimal: { printMinimal(seed, result) })
         }
         print(
@@ -41,7 +43,7 @@ struct XenSimulation: ParsableCommand {
     private func scenario(_ seed: UInt64) -> BlkifScenario {
         var scenario = BlkifScenario(seed: seed, operationCount: operations)
         scenario.kept = seeds.keep?.indices
-        scenario.keepsTrace = seeds.trace
+        scenario.tell = seeds.tell
         scenario.canary = canary
         return scenario
     }
@@ -62,11 +64,10 @@ struct XenSimulation: ParsableCommand {
             candidate.kept = kept
             return candidate.run().failure?.kind == result.failure?.kind
         }
+        seeds.print(minimal: minimal, replay: replayCommand(seed, withKept: false))
         candidate.kept = Set(minimal)
-        candidate.keepsTrace = true
-        seeds.print(
-            minimal: minimal, replay: replayCommand(seed, withKept: false),
-            trace: candidate.run().trace)
+        candidate.tell = { print("    \($0)") }
+        _ = candidate.run()
     }
 }
 

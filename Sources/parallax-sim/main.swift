@@ -45,11 +45,13 @@ struct StoreSimulation: ParsableCommand {
 
     func run() throws {
         var totals = Totals()
-        let failures = seeds.runAll(replay: { replayCommand($0, withKept: true) }) { seed in
+        let failures = seeds.runAll(
+            operationCount: operations, replay: { replayCommand($0, withKept: true) }
+        ) { seed in
             let result = scenario(seed).run()
             totals.add(result)
             return SeedOutcome(
-                trace: result.trace, failure: result.failure, failedAt: result.failedAt,
+                failure: result.failure, failedAt: result.failedAt,
                 world: " (\(scenario(seed).profile.character))",
                 minimal: { printMinimal(seed, result) })
         }
@@ -63,7 +65,7 @@ struct StoreSimulation: ParsableCommand {
             hasStraits: straits,
             store: makeStore)
         scenario.kept = seeds.keep?.indices
-        scenario.keepsTrace = seeds.trace
+        scenario.tell = seeds.tell
         return scenario
     }
 
@@ -88,11 +90,10 @@ struct StoreSimulation: ParsableCommand {
             candidate.kept = kept
             return candidate.run().failure?.kind == result.failure?.kind
         }
+        seeds.print(minimal: minimal, replay: replayCommand(seed, withKept: false))
         candidate.kept = Set(minimal)
-        candidate.keepsTrace = true
-        seeds.print(
-            minimal: minimal, replay: replayCommand(seed, withKept: false),
-            trace: candidate.run().trace)
+        candidate.tell = { print("    \($0)") }
+        _ = candidate.run()
     }
 }
 

@@ -27,6 +27,7 @@ final class CanaryEngine: EngineUnderTest {
 
     func submit(_ request: BlockRequest) {
         var request = request
+        precondition(fault != .traps || request.operation != .discard, "the canary's trap")
         let isForgotten =
             switch (fault, request.operation) {
             case (.forgetsDiscards, .discard), (.forgetsDiscards, .writeZeroes): isTime(everyNth: 3)

@@ -37,6 +37,8 @@ package struct CanaryStore: StoreUnderTest {
         case miscounts
         /// A deletion is answered and not carried out.
         case keepsDeleted
+        /// A discard ends the program, as a broken invariant does.
+        case traps
     }
 
     private let store: ShippingStore

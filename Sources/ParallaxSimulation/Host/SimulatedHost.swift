@@ -82,7 +82,7 @@ package final class SimulatedHost {
 
     package init(
         store: any StoreUnderTest, device: SimulatedDevice, streamCount: Int, queueDepth: Int,
-        random: SeededRandom, keepsTrace: Bool
+        random: SeededRandom, tell: ((String) -> Void)?
     ) {
         self.store = store
         self.device = device
@@ -91,7 +91,7 @@ package final class SimulatedHost {
         let time = ModelClock()
         streams = (0..<streamCount).map { SimulatedStream(index: $0, time: time) }
         slotOwners = Array(repeating: nil, count: store.slotCount)
-        trace = Trace(keepsLines: keepsTrace)
+        trace = Trace(tell: tell)
     }
 
     /// VDIs in a fixed order.

@@ -65,7 +65,7 @@ package struct CrashPoints {
             store: ShippingStore(profile.shape),
             device: SimulatedDevice(byteCount: profile.shape.storeBytes, seed: seed),
             streamCount: 1, queueDepth: profile.queueDepth, random: SeededRandom(seed: seed),
-            keepsTrace: false)
+            tell: nil)
     }
 
     private func work(_ host: SimulatedHost) throws(SimulationFailure) {

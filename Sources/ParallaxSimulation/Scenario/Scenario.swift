@@ -11,7 +11,8 @@ package struct Scenario {
     package let operationCount: Int
     /// The operations to carry out, by index; nil for all. Others are left out.
     package var kept: Set<Int>?
-    package var keepsTrace = false
+    /// Is told what happens, line by line.
+    package var tell: ((String) -> Void)?
     package let profile: Profile
     private let operations: [Operation]
     private let makeStore: (StoreShape) -> any StoreUnderTest
@@ -23,7 +24,6 @@ package struct Scenario {
         /// The index of the operation that failed; `operationCount` for the final checks.
         package var failedAt: Int?
         package var hash: UInt64
-        package var trace: [String]
         package var statistics: SimulatedHost.Statistics
         package var device: SimulatedDevice.Statistics
     }
@@ -63,7 +63,7 @@ package struct Scenario {
         let host = SimulatedHost(
             store: store, device: device, streamCount: profile.shape.streamCount,
             queueDepth: profile.queueDepth, random: SeededRandom(seed: seed &+ 1),
-            keepsTrace: keepsTrace)
+            tell: tell)
         var failure: SimulationFailure?
         var failedAt: Int?
         var index = -1
@@ -83,7 +83,7 @@ package struct Scenario {
             failedAt = index
         }
         return Result(
-            failure: failure, failedAt: failedAt, hash: host.trace.hash, trace: host.trace.lines,
+            failure: failure, failedAt: failedAt, hash: host.trace.hash,
             statistics: host.statistics, device: device.statistics)
     }
 }

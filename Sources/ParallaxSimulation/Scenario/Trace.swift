@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-/// What happened in a run: always as a hash, so that two runs can be compared; as text on demand.
+/// What happens in a run: always as a hash, so that two runs can be compared; as text on demand, at
+/// once, since a run may be ended by a trap.
 package struct Trace {
     package private(set) var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-    package private(set) var lines: [String] = []
-    package let keepsLines: Bool
+    private let tell: ((String) -> Void)?
 
-    package init(keepsLines: Bool) { self.keepsLines = keepsLines }
+    package init(tell: ((String) -> Void)?) { self.tell = tell }
 
     package enum Event: UInt64 {
         case operation = 1
@@ -26,7 +26,7 @@ package struct Trace {
         case census
     }
 
-    /// Notes an event. `text` is evaluated only where lines are kept.
+    /// Notes an event. `text` is evaluated only where somebody listens.
     package mutating func note(
         _ event: Event, _ first: UInt64, _ text: @autoclosure () -> String
     ) {
@@ -46,7 +46,7 @@ package struct Trace {
         for value in [event.rawValue, first, second, third] {
             hash = SeededRandom.mix(hash ^ value) &+ 0x9E37_79B9_7F4A_7C15
         }
-        if keepsLines { lines.append(text()) }
+        if let tell { tell(text()) }
     }
 }
 

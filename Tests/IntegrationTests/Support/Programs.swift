@@ -15,6 +15,7 @@ enum Programs {
     }()
 
     static var daemon: String { "\(directory)/parallax-blockd" }
+    static var simulator: String { "\(directory)/parallax-sim" }
     static var control: String { "\(directory)/parallax-ctl" }
 
     /// The folder of the sources, from where this file was compiled.
