@@ -141,6 +141,8 @@ struct InflightQueue: BitwiseCopyable {
     /// The guest can see the answer.
     func clear(_ head: UInt16) { parallax_store_release_u8(entry(head), 0) }
 
+    func clearAll() { for head in 0..<entryCount { clear(head) } }
+
     /// Every head of the batch that this used index shows is clear.
     func storeUsedIndex(_ index: UInt16) {
         parallax_store_release_u16(base + InflightLayout.usedIndexOffset, index)
@@ -177,7 +179,7 @@ extension InflightQueue {
     }
 
     private func prepare() {
-        for head in 0..<entryCount { clear(head) }
+        clearAll()
         parallax_store_release_u16(base + InflightLayout.entryCountOffset, entryCount)
         parallax_store_release_u16(base + InflightLayout.versionOffset, InflightLayout.version)
     }
