@@ -177,6 +177,7 @@ extension VhostDevice {
     package mutating func finishBatch<R: EventRegistrar & ~Copyable>(
         registrar: inout R, requests: inout RequestQueue
     ) {
+        endForCause(&registrar)
         publishTouched()
         retryStalled(&requests)
         publishTouched()
@@ -190,12 +191,16 @@ extension VhostDevice {
         }
     }
 
+    private mutating func hasLostMemory() -> Bool {
+        state.memory.hasVanished || inflight?.hasVanished == true
+    }
+
     /// Ends the connection of a front end that endangers others.
     private mutating func endForCause<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         guard phase == .connected else { return }
         if state.hasHeldUp {
             give(.heldUp)
-        } else if state.memory.hasVanished || inflight?.hasVanished == true {
+        } else if hasLostMemory() {
             give(.memoryVanished)
         } else {
             return
@@ -244,6 +249,8 @@ extension VhostDevice {
     }
 
     private mutating func publishTouched() {
+        // What was read from memory that has gone, or written to it, deserves no answer.
+        if touchedQueues != 0, hasLostMemory() { touchedQueues = 0 }
         while touchedQueues != 0 {
             let queue = touchedQueues.trailingZeroBitCount
             touchedQueues &= touchedQueues - 1
