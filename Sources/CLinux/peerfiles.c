@@ -6,11 +6,13 @@
 
 #include "parallax_threads.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static const char event_name[] = "anon_inode:[eventfd]";
@@ -34,6 +36,11 @@ int parallax_peer_file_kind(int fd) {
     if (fcntl(fd, F_GET_SEALS) >= 0) return PARALLAX_PEER_FILE_MEMORY;
     if (is_event(fd)) return PARALLAX_PEER_FILE_EVENT;
     return is_unix_socket(fd) ? PARALLAX_PEER_FILE_SOCKET : PARALLAX_PEER_FILE_STRANGE;
+}
+
+long parallax_peer_file_map_unit(int fd) {
+    struct statfs place;
+    return fstatfs(fd, &place) < 0 ? -errno : (long)place.f_bsize;
 }
 
 // LIMIT: files that wait to be closed. More of them stay open: better that than to wait.

@@ -16,6 +16,10 @@
 // What `fd` is, found out without a wait.
 int parallax_peer_file_kind(int fd);
 
+// For PARALLAX_PEER_FILE_MEMORY: the unit in which it can be mapped, or -errno. Not what fstat(2)
+// says, which for tmpfs is the size of a huge page where it may use those.
+long parallax_peer_file_map_unit(int fd);
+
 // Closes one of any kind: at once where that cannot wait, else from a thread that does nothing but
 // that.
 void parallax_peer_file_close(int fd);

@@ -236,21 +236,4 @@ struct VhostMemoryTests {
             #expect(fixture.frontEnd.acknowledge(.setQueueSize, good) == 0)
         }
     }
-
-    @Test("memory whose file is cut is zeroes for us, and ends that connection only")
-    func vanishedMemory() throws {
-        let fixture = try VhostFixture()
-        let queue = fixture.start()
-        fixture.rig.isHolding = true
-        _ = queue.add(VhostRequestTests.write, write: VhostFixture.pattern(512))
-        queue.run()
-        #expect(ftruncate(fixture.frontEnd.memoryFile, 0) == 0)
-        fixture.rig.release()
-        fixture.rig.settle()
-        #expect(fixture.disk(sector: 0, count: 512) == [UInt8](repeating: 0, count: 512))
-        #expect(fixture.frontEnd.becomesDisconnected)
-        #expect(fixture.hasNotice { if case .memoryVanished = $0 { true } else { false } })
-        let next = PretendedFrontEnd(fixture.rig, path: fixture.path)
-        #expect(next.ask(.getFeatures) != nil)
-    }
 }
