@@ -56,6 +56,8 @@ package struct XenDevice: ~Copyable {
     var isWanted = true
     var hasFailed = false
     var isEnded = false
+    /// xenstore has failed us, and is not listened to any more.
+    var hasLostStore = false
     var pending = Pending.nothing
     /// The first connection goes on with a ring that is in use.
     var isTakingOver = false
