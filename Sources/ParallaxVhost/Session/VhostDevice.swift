@@ -143,7 +143,7 @@ extension VhostDevice {
     }
 
     mutating func watchListener<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
-        guard let number = listener?.file.number else { return }
+        guard let number = listener?.number else { return }
         registrar.watch(
             fileDescriptor: number, token: token(Source.listener), interest: .readable)
     }

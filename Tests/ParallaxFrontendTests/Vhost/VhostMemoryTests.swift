@@ -107,7 +107,7 @@ struct VhostMemoryTests {
         let region = front.region(byteCount: 4096, guest: 0)
         let event = parallax_eventfd_create(0, 1)
         let readOnly = open("/proc/self/fd/\(front.memoryFile)", O_RDONLY)
-        for file in [event, readOnly, front.socket] {
+        for file in [event, readOnly, front.deadSocket] {
             #expect(
                 front.acknowledge(
                     .addMemoryRegion, UInt64(0).bytes + region.bytes, files: [file]) == 1)
