@@ -178,6 +178,8 @@ extension VhostDevice {
         registrar: inout R, requests: inout RequestQueue
     ) {
         endForCause(&registrar)
+        // Also when the front end has gone: the engine answers what has been taken.
+        state.submitLeftRanges(&requests)
         publishTouched()
         retryStalled(&requests)
         publishTouched()

@@ -220,7 +220,7 @@ extension Virtqueue {
         _ head: UInt16, _ ring: SplitRing, _ device: inout DeviceState,
         _ requests: inout RequestQueue
     ) throws(RingFault) -> Admission? {
-        guard !requests.isFull, !device.isAtItsShare else { return nil }
+        guard !requests.isFull, !device.isAtItsShare, device.leftRanges.isEmpty else { return nil }
         let task = tasks + Int(head)
         guard !task.pointee.isInFlight else { throw .headInFlight }
         try device.chain.gather(
