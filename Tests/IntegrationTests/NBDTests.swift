@@ -246,7 +246,9 @@ import Testing
         let sentence = "VDI disk: an NBD client was turned away; at most 64 connections"
         #expect(daemon.log.components(separatedBy: sentence).count == 2)
         // Others do not suffer, and neither does who comes later.
-        _ = try Command.succeed(["nbdinfo", "--map", "nbd+unix:///other?socket=\(daemon.nbdSocket)"])
+        _ = try Command.succeed([
+            "nbdinfo", "--map", "nbd+unix:///other?socket=\(daemon.nbdSocket)",
+        ])
         clients.removeAll()
         _ = try Command.succeed(["nbdinfo", "--map", "nbd+unix:///disk?socket=\(daemon.nbdSocket)"])
         #expect(try daemon.terminate() == 0)

@@ -64,7 +64,8 @@ extension Shard where ShardReactor: ~Copyable {
             }
             if leftOut > 0 {
                 log.warning(
-                    "VDI \(device.pointee.name): \(leftOut) notices before the next one were left out")
+                    "VDI \(device.pointee.name): \(leftOut) notices before the next one were left out"
+                )
             }
             log.log(
                 level: notice.isProblem ? .warning : .info,

@@ -150,7 +150,8 @@ struct NBDHostileTests {
         #expect(client.reply(dataBytes: 1 << 20)?.data.count == 1 << 20)
     }
 
-    @Test("stop answers what is in flight, refuses the rest and does not wait long for a silent peer")
+    @Test(
+        "stop answers what is in flight, refuses the rest and does not wait long for a silent peer")
     func stop() throws {
         let server = NBDTestServer(byteCount: 40 << 20)
         let (session, client) = try server.connect()
