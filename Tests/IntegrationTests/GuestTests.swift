@@ -86,4 +86,38 @@ struct GuestTests {
         #expect(outcome.succeeded, "\(outcome)\n\(daemon.log)")
         #expect(try daemon.terminate() == 0)
     }
+
+    @Test("a guest that runs sees the new size of its disk")
+    func resize() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("guest-root", size: "128M")
+        let client = try daemon.client
+        let resizer = BackgroundThread {
+            // The guest writes when it has seen the old size.
+            let deadline = ContinuousClock.now + .seconds(Self.timeoutSeconds)
+            while try client.status().shards.allSatisfy({ $0.writes == 0 }) {
+                guard ContinuousClock.now < deadline else { throw TestFailure("no write came") }
+                usleep(50_000)
+            }
+            _ = try client.change("guest-root", ChangeVDIRequest(sizeBytes: 256 << 20))
+        }
+        let outcome = try boot(
+            daemon, disk: "vhost:\(socket)",
+            """
+            set -e
+            [ "$(cat /sys/block/vda/size)" = 262144 ]
+            dd if=/dev/urandom of=/dev/vda bs=4k count=1 conv=fsync 2>/dev/null
+            tries=0
+            until [ "$(cat /sys/block/vda/size)" = 524288 ]; do
+                tries=$((tries + 1))
+                [ "$tries" -lt 60 ]
+                sleep 1
+            done
+            dd if=/dev/urandom of=/dev/vda bs=4k count=1 seek=50000 conv=fsync 2>/dev/null
+            """)
+        #expect(outcome.succeeded, "\(outcome)\n\(daemon.log)")
+        try resizer.join()
+        #expect(try daemon.terminate() == 0)
+    }
 }
