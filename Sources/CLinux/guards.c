@@ -11,31 +11,56 @@
 #include <sys/mman.h>
 
 #define GUARDS_MAX 32768
+// LIMIT: memory, and mappings, that a range which has vanished takes: pieces of this size, so many
+// at a time. One instruction needs four at most, where both its operands cross a border.
+#define PIECE_BYTES ((uintptr_t)1 << 20)
+#define PIECES_MAX 4
 
 // `start` is written last and cleared first; the handler, which any thread may be in, skips a
 // guard whose start is 0.
 static struct {
     uintptr_t start;
     size_t byte_count;
-    size_t page_bytes;
+    int piece_count;
     int is_taken;
     int is_hit;
 } guards[GUARDS_MAX];
+
+// Whoever touches a mapping of it gets SIGBUS, as it has no page.
+static int empty_file;
 
 static struct sigaction previous;
 static int install_result;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static int replace_page(uintptr_t address) {
+static int map_over(uintptr_t start, uintptr_t end, int flags, int fd) {
+    return mmap(
+        (void *)start, end - start, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd,
+        0) != MAP_FAILED;
+}
+
+// Page by page, a peer that cuts its file could have the process run out of mappings. So the whole
+// range becomes the empty file, a piece of it memory where it is touched, and the empty file again
+// after some pieces.
+static int replace(int index, uintptr_t start, uintptr_t address) {
+    uintptr_t end = start + guards[index].byte_count;
+    if (!guards[index].is_hit || guards[index].piece_count == PIECES_MAX) {
+        if (!map_over(start, end, MAP_SHARED, empty_file)) return 0;
+        guards[index].piece_count = 0;
+        __atomic_store_n(&guards[index].is_hit, 1, __ATOMIC_RELEASE);
+    }
+    guards[index].piece_count++;
+    uintptr_t piece = address & ~(PIECE_BYTES - 1);
+    return map_over(
+        piece > start ? piece : start, end - piece > PIECE_BYTES ? piece + PIECE_BYTES : end,
+        MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+static int replace_at(uintptr_t address) {
     for (int index = 0; index < GUARDS_MAX; index++) {
         uintptr_t start = __atomic_load_n(&guards[index].start, __ATOMIC_ACQUIRE);
-        if (start == 0 || address < start || address - start >= guards[index].byte_count) continue;
-        uintptr_t page = address & ~(uintptr_t)(guards[index].page_bytes - 1);
-        void *mapped = mmap(
-            (void *)page, guards[index].page_bytes, PROT_READ | PROT_WRITE,
-            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-        __atomic_store_n(&guards[index].is_hit, 1, __ATOMIC_RELEASE);
-        return mapped != MAP_FAILED;
+        if (start != 0 && address >= start && address - start < guards[index].byte_count)
+            return replace(index, start, address);
     }
     return 0;
 }
@@ -43,7 +68,7 @@ static int replace_page(uintptr_t address) {
 // mmap is no more than a system call, so it may be called here.
 static void on_bus_error(int number, siginfo_t *info, void *context) {
     int saved = errno;
-    int is_replaced = info->si_code == BUS_ADRERR && replace_page((uintptr_t)info->si_addr);
+    int is_replaced = info->si_code == BUS_ADRERR && replace_at((uintptr_t)info->si_addr);
     errno = saved;
     (void)context;
     // Not ours: the instruction runs again and meets whoever was in charge before.
@@ -51,18 +76,22 @@ static void on_bus_error(int number, siginfo_t *info, void *context) {
 }
 
 static void install(void) {
+    empty_file = memfd_create("parallax-empty", MFD_CLOEXEC);
+    if (empty_file < 0) {
+        install_result = -errno;
+        return;
+    }
     struct sigaction action = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO };
     sigemptyset(&action.sa_mask);
     if (sigaction(SIGBUS, &action, &previous) < 0) install_result = -errno;
 }
 
-int parallax_guard_add(void *start, size_t byte_count, size_t page_bytes) {
+int parallax_guard_add(void *start, size_t byte_count) {
     pthread_once(&once, install);
     if (install_result < 0) return install_result;
     for (int index = 0; index < GUARDS_MAX; index++) {
         if (__atomic_exchange_n(&guards[index].is_taken, 1, __ATOMIC_ACQUIRE)) continue;
         guards[index].byte_count = byte_count;
-        guards[index].page_bytes = page_bytes;
         guards[index].is_hit = 0;
         __atomic_store_n(&guards[index].start, (uintptr_t)start, __ATOMIC_RELEASE);
         return index;

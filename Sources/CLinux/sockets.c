@@ -16,6 +16,10 @@
 #include <unistd.h>
 
 #define FDS_MAX 32
+// SCM_MAX_FD: no message carries more.
+#define KERNEL_FDS_MAX 253
+// Linux 6.16. Not in the headers of older ones.
+#define PARALLAX_SO_PASSRIGHTS 83
 
 static int result_of(long value) { return value < 0 ? -errno : (int)value; }
 
@@ -96,15 +100,61 @@ static ssize_t send_message(int fd, const struct msghdr *message) {
     return count < 0 ? -errno : count;
 }
 
-static ssize_t receive_message(int fd, struct msghdr *message) {
+// File descriptors that come with a message: the first ones for the caller, the others closed.
+struct passengers {
+    int *fds;
+    size_t capacity;
+    size_t count;
+    size_t surplus_count;
+    int strange_count;
+};
+
+static void take_fds(const struct cmsghdr *header, struct passengers *passengers) {
+    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t index = 0; index < count; index++) {
+        int passenger;
+        memcpy(&passenger, CMSG_DATA(header) + index * sizeof(int), sizeof(int));
+        if (passengers->count < passengers->capacity) {
+            passengers->fds[passengers->count++] = passenger;
+        } else {
+            passengers->strange_count += parallax_peer_file_close(passenger);
+            passengers->surplus_count++;
+        }
+    }
+}
+
+// There is room for all that the kernel can bring, whatever the caller wants: those that find none
+// the kernel closes in this thread, however long that takes.
+static ssize_t receive_message(
+    int fd, const void *iovecs, size_t iovec_count, int flags, struct passengers *passengers) {
+    union {
+        struct cmsghdr alignment;
+        char bytes[CMSG_SPACE(KERNEL_FDS_MAX * sizeof(int))];
+    } control;
+    struct msghdr message = {
+        .msg_iov = (struct iovec *)iovecs,
+        .msg_iovlen = iovec_count,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes,
+    };
     ssize_t count;
-    do count = recvmsg(fd, message, MSG_CMSG_CLOEXEC); while (count < 0 && errno == EINTR);
-    return count < 0 ? -errno : count;
+    do count = recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
+    while (count < 0 && errno == EINTR);
+    if (count < 0) return -errno;
+    // The process has no descriptor left for them.
+    if (message.msg_flags & MSG_CTRUNC) passengers->surplus_count++;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
+         header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+            take_fds(header, passengers);
+    }
+    return count;
 }
 
 ssize_t parallax_receive_vector(int fd, const void *iovecs, size_t iovec_count) {
-    struct msghdr message = { .msg_iov = (struct iovec *)iovecs, .msg_iovlen = iovec_count };
-    return receive_message(fd, &message);
+    struct passengers none = { 0 };
+    ssize_t count = receive_message(fd, iovecs, iovec_count, 0, &none);
+    return none.surplus_count > 0 ? -EPROTO : count;
 }
 
 ssize_t parallax_send_vector(int fd, const void *iovecs, size_t iovec_count) {
@@ -146,45 +196,46 @@ ssize_t parallax_send_with_fds(
     return send_message(fd, &message);
 }
 
-// CMSG_SPACE rounds up to 8 bytes, so the kernel may install one file descriptor more than
-// asked for; it must be closed, not forgotten.
-static void take_fds(
-    const struct cmsghdr *header, int *fds, size_t fd_capacity, size_t *fd_count,
-    int *is_truncated) {
-    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t index = 0; index < count; index++) {
-        int passenger;
-        memcpy(&passenger, CMSG_DATA(header) + index * sizeof(int), sizeof(int));
-        if (*fd_count < fd_capacity) {
-            fds[(*fd_count)++] = passenger;
-        } else {
-            parallax_peer_file_close(passenger);
-            *is_truncated = 1;
-        }
-    }
-}
-
 ssize_t parallax_receive_with_fds(
     int fd, void *bytes, size_t capacity, int *fds, size_t fd_capacity, size_t *fd_count,
     int *is_truncated) {
-    *fd_count = 0;
-    *is_truncated = 0;
-    if (fd_capacity > FDS_MAX) return -EINVAL;
+    struct passengers passengers = { .fds = fds, .capacity = fd_capacity };
     struct iovec piece = { .iov_base = bytes, .iov_len = capacity };
-    union fd_passengers passengers;
-    struct msghdr message = {
-        .msg_iov = &piece,
-        .msg_iovlen = 1,
-        .msg_control = passengers.bytes,
-        .msg_controllen = CMSG_SPACE(fd_capacity * sizeof(int)),
-    };
-    ssize_t count = receive_message(fd, &message);
-    if (count < 0) return count;
-    if (message.msg_flags & MSG_CTRUNC) *is_truncated = 1;
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
-         header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-            take_fds(header, fds, fd_capacity, fd_count, is_truncated);
-    }
+    ssize_t count = receive_message(fd, &piece, 1, 0, &passengers);
+    *fd_count = passengers.count;
+    *is_truncated = passengers.surplus_count > 0;
     return count;
+}
+
+int parallax_refuse_fds(int fd) {
+    int no = 0;
+    return result_of(setsockopt(fd, SOL_SOCKET, PARALLAX_SO_PASSRIGHTS, &no, sizeof no));
+}
+
+int parallax_socket_empty(int fd, int how) {
+    int strange_count = 0;
+    if (shutdown(fd, how) < 0) return 0;
+    // LIMIT: what a peer's send buffer holds is less, and nothing is added any more.
+    for (int round = 0; round < 65536; round++) {
+        char bytes[4096];
+        struct iovec piece = { .iov_base = bytes, .iov_len = sizeof bytes };
+        struct passengers passengers = { 0 };
+        ssize_t count = receive_message(fd, &piece, 1, MSG_DONTWAIT, &passengers);
+        strange_count += passengers.strange_count;
+        if (count <= 0) break;
+    }
+    return strange_count;
+}
+
+int parallax_socket_close(int fd) {
+    int strange_count = parallax_socket_empty(fd, SHUT_RDWR);
+    close(fd);
+    return strange_count;
+}
+
+void parallax_listener_close(int fd) {
+    // Nobody comes any more, but some may be in the queue, with what they have sent.
+    shutdown(fd, SHUT_RDWR);
+    for (int peer; (peer = parallax_accept(fd, 1)) >= 0;) parallax_socket_close(peer);
+    close(fd);
 }

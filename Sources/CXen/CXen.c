@@ -199,6 +199,7 @@ int parallax_store_remove(
 
 char **parallax_store_list(table *functions, void *store, const char *path, unsigned *count) {
     *count = 0;
+    errno = 0;
     return functions->store_list(store, 0, path, count);
 }
 

@@ -56,6 +56,11 @@ package enum NBDLimits {
     /// Operations in flight for one write-zeroes that must not make a hole.
     package static let zeroPieces = 16
 
+    /// Clients of one export. Most have one connection; nbdcopy and fio open up to 16.
+    package static let connectionsPerExport = 64
+    /// How long a detach waits for a peer to read its last replies.
+    package static let goodbyeNanoseconds: UInt64 = 1_000_000_000
+
     package static let stagingBytes = 32 * 1024
     package static let receiveBytesPerTurn = 2 * 1024 * 1024
     package static let sendBytesPerTurn = 4 * 1024 * 1024

@@ -23,6 +23,9 @@ package enum XenLimits {
 
     /// Lists for indirect requests in flight, for each device.
     package static let pooledListCount = 128
+    /// Requests to the engine of one guest that have no reply yet: a quarter of what the engine works
+    /// on at a time.
+    package static let engineRequestsMax = 256
     /// Requests taken from one queue before the other queues and sessions get their turn.
     package static let requestsPerTurnMax = 128
     /// Watch events taken in one turn; the rest is taken in the next.

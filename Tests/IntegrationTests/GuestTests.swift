@@ -71,4 +71,62 @@ struct GuestTests {
         #expect(second.succeeded, "\(second)\n\(daemon.log)")
         #expect(try daemon.terminate() == 0)
     }
+
+    @Test("a driver that is unbound and bound again finds its disk, as after kexec or a resume")
+    func rebind() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("guest-root", size: "128M")
+        // Now and then the kernel finds the pages of the old rings for the new ones.
+        let outcome = try boot(
+            daemon, disk: "vhost:\(socket)",
+            """
+            set -e
+            dd if=/dev/urandom of=/random bs=64k count=16 2>/dev/null
+            dd if=/random of=/dev/vda bs=64k conv=fsync 2>/dev/null
+            device=$(basename "$(readlink -f /sys/block/vda/device)")
+            for round in $(seq 1 50); do
+                echo "$device" >/sys/bus/virtio/drivers/virtio_blk/unbind
+                echo "$device" >/sys/bus/virtio/drivers/virtio_blk/bind
+                dd if=/dev/vda bs=64k count=16 2>/dev/null | cmp - /random
+                dd if=/random of=/dev/vda bs=64k seek=$((16 * round)) count=2 conv=fsync 2>/dev/null
+            done
+            """)
+        #expect(outcome.succeeded, "\(outcome)\n\(daemon.log)")
+        #expect(try daemon.terminate() == 0)
+    }
+
+    @Test("a guest that runs sees the new size of its disk")
+    func resize() throws {
+        let daemon = try DaemonHarness()
+        try daemon.start()
+        let socket = try daemon.createVhost("guest-root", size: "128M")
+        let client = try daemon.client
+        let resizer = BackgroundThread {
+            // The guest writes when it has seen the old size.
+            let deadline = ContinuousClock.now + .seconds(Self.timeoutSeconds)
+            while try client.status().shards.allSatisfy({ $0.writes == 0 }) {
+                guard ContinuousClock.now < deadline else { throw TestFailure("no write came") }
+                usleep(50_000)
+            }
+            _ = try client.change("guest-root", ChangeVDIRequest(sizeBytes: 256 << 20))
+        }
+        let outcome = try boot(
+            daemon, disk: "vhost:\(socket)",
+            """
+            set -e
+            [ "$(cat /sys/block/vda/size)" = 262144 ]
+            dd if=/dev/urandom of=/dev/vda bs=4k count=1 conv=fsync 2>/dev/null
+            tries=0
+            until [ "$(cat /sys/block/vda/size)" = 524288 ]; do
+                tries=$((tries + 1))
+                [ "$tries" -lt 60 ]
+                sleep 1
+            done
+            dd if=/dev/urandom of=/dev/vda bs=4k count=1 seek=50000 conv=fsync 2>/dev/null
+            """)
+        #expect(outcome.succeeded, "\(outcome)\n\(daemon.log)")
+        try resizer.join()
+        #expect(try daemon.terminate() == 0)
+    }
 }

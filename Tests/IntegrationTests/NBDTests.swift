@@ -223,6 +223,37 @@ import Testing
         #expect(try daemon.terminate() == 0)
     }
 
+    @Test("an export has 64 connections at most, says so once, and has room when one ends")
+    func crowd() throws {
+        final class Client {
+            let stream: VhostUserConnection
+            init(_ path: String) throws {
+                stream = try VhostUserConnection(path: path, timeoutMilliseconds: 60_000)
+            }
+        }
+        let daemon = try start()
+        for name in ["disk", "other"] { _ = try daemon.createNBD(name, size: "1M") }
+        func client(_ export: String) throws -> Client {
+            let client = try Client(daemon.nbdSocket)
+            try negotiate(client.stream, export: export)
+            return client
+        }
+        var clients = try (0..<64).map { _ in try client("disk") }
+        for _ in 0..<3 {
+            let isTurnedAway = try client("disk").stream.waitForClose()
+            #expect(isTurnedAway)
+        }
+        let sentence = "VDI disk: an NBD client was turned away; at most 64 connections"
+        #expect(daemon.log.components(separatedBy: sentence).count == 2)
+        // Others do not suffer, and neither does who comes later.
+        _ = try Command.succeed([
+            "nbdinfo", "--map", "nbd+unix:///other?socket=\(daemon.nbdSocket)",
+        ])
+        clients.removeAll()
+        _ = try Command.succeed(["nbdinfo", "--map", "nbd+unix:///disk?socket=\(daemon.nbdSocket)"])
+        #expect(try daemon.terminate() == 0)
+    }
+
     /// NBD_OPT_EXPORT_NAME, the shortest way into the transmission phase.
     private func negotiate(_ stream: borrowing VhostUserConnection, export: String) throws {
         let name = Array(export.utf8)

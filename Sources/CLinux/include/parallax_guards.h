@@ -2,22 +2,22 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 // Memory that is mapped from somebody else's file can vanish: the file is cut, or its huge pages
-// run out. The kernel then sends SIGBUS to whoever touches it. A guard turns that into zeroes and
-// a mark, so that one peer cannot end the process.
+// run out. The kernel then sends SIGBUS to whoever touches it. A guard turns that into memory that
+// forgets, and a mark, so that one peer cannot end the process.
 
 #ifndef PARALLAX_GUARDS_H
 #define PARALLAX_GUARDS_H
 
 #include <stddef.h>
 
-// Guards [start, start + byte_count), a mapping made of pages of page_bytes. The first call
-// installs the process's SIGBUS handler. Returns a number for the calls below, or -errno
+// Guards [start, start + byte_count), a whole mapping that one thread at a time touches. The first
+// call installs the process's SIGBUS handler. Returns a number for the calls below, or -errno
 // (-ENOSPC: 32768 guards are in use).
-int parallax_guard_add(void *start, size_t byte_count, size_t page_bytes);
+int parallax_guard_add(void *start, size_t byte_count);
 // Before the memory is unmapped. Whether any page of it had vanished.
 int parallax_guard_remove(int guard);
-// Whether a page of the memory has vanished; from then on it holds zeroes that the peer cannot
-// see.
+// Whether a page of the memory has vanished. From then on none of it is the peer's: it holds zeroes,
+// or the latest of what was written since, and takes 4 MiB and 9 mappings at most.
 int parallax_guard_is_hit(int guard);
 
 #endif

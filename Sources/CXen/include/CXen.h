@@ -104,7 +104,8 @@ int parallax_store_write(
 int parallax_store_remove(
     const struct parallax_xen_functions *functions, void *store, uint32_t transaction,
     const char *path);
-// The names below `path`; free() the result. NULL: there is none, or it failed.
+// The names below `path`; free() the result. NULL: there is none, or errno says
+// why not.
 char **parallax_store_list(
     const struct parallax_xen_functions *functions, void *store, const char *path,
     unsigned *count);

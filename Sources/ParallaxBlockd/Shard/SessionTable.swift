@@ -24,6 +24,7 @@ struct SessionTable: ~Copyable {
         var isTouched = false
         /// What it serves (`VersionReference.rawValue`); 0 for the shared NBD listener.
         var version: UInt64 = 0
+        var notices = NoticeAllowance()
         var memory: UnsafeMutableRawPointer?
     }
 
@@ -34,6 +35,8 @@ struct SessionTable: ~Copyable {
     /// Where the last `touchAll` began.
     private var lastFirst: UInt32 = 0
     private(set) var count = 0
+    /// NBD connections of each version that has any.
+    private var clientCounts: [UInt64: Int] = [:]
 
     init() {
         slots = .allocate(capacity: Self.capacity)
@@ -80,10 +83,23 @@ struct SessionTable: ~Copyable {
     ) {
         slots[Int(session)] = Slot(kind: kind, version: version, memory: memory)
         count += 1
+        if kind == .nbdConnection { clientCounts[version, default: 0] += 1 }
+    }
+
+    func clientCount(of version: UInt64) -> Int { clientCounts[version] ?? 0 }
+
+    private mutating func forgetClient(of version: UInt64) {
+        let left = clientCount(of: version) - 1
+        clientCounts[version] = left > 0 ? left : nil
     }
 
     func kind(_ session: UInt32) -> Kind {
         session < UInt32(Self.capacity) ? slots[Int(session)].kind : .free
+    }
+
+    /// As `NoticeAllowance.take`.
+    func takeNoticeAllowance(_ session: UInt32, nowNanoseconds: UInt64) -> Int? {
+        slots[Int(session)].notices.take(nowNanoseconds: nowNanoseconds)
     }
 
     func version(_ session: UInt32) -> UInt64 { slots[Int(session)].version }
@@ -114,7 +130,9 @@ struct SessionTable: ~Copyable {
         switch kind(session) {
         case .free: return
         case .vhost: vhost(session).destroy()
-        case .nbdConnection: nbdConnection(session).destroy()
+        case .nbdConnection:
+            nbdConnection(session).destroy()
+            forgetClient(of: version(session))
         case .nbdListener: nbdListener(session).destroy()
         case .xen: xen(session).destroy()
         }

@@ -18,7 +18,7 @@ extension Shard where ShardReactor: ~Copyable {
         _ version: VersionReference, path: String, readOnly: Bool
     ) throws(ControlError) {
         guard let (name, sizeBytes) = nameAndSize(version) else { throw Self.gone(version) }
-        var opened = try open(version, .vhost, readOnly: readOnly)
+        let opened = try open(version, .vhost, readOnly: readOnly)
         let export = VhostExport(
             name: name, sectors: sizeBytes / UInt64(sectorBytes), readOnly: readOnly,
             socketPath: path)
@@ -32,14 +32,13 @@ extension Shard where ShardReactor: ~Copyable {
             throw ControlError(.socketUnusable, "\(error)")
         }
         sessions.vhost(opened.session).pointee.start(registrar: &reactor)
-        opened.attachment.session = opened.session
         attachments[version] = opened.attachment
     }
 
     mutating func attachNBD(
         _ version: VersionReference, path: String?, readOnly: Bool
     ) throws(ControlError) {
-        var opened = try open(version, path == nil ? .sharedNBD : .nbd, readOnly: readOnly)
+        let opened = try open(version, path == nil ? .sharedNBD : .nbd, readOnly: readOnly)
         guard let path else {
             sessions.cancel(opened.session)
             attachments[version] = opened.attachment
@@ -55,7 +54,6 @@ extension Shard where ShardReactor: ~Copyable {
             throw ControlError(.socketUnusable, "\(error)")
         }
         sessions.nbdListener(opened.session).pointee.start(registrar: &reactor)
-        opened.attachment.session = opened.session
         attachments[version] = opened.attachment
         noteChanged(version)
     }

@@ -26,8 +26,8 @@ struct Attachment {
     var vdi: VDIIdentifier
     /// The handle of an open snapshot, closed with the attachment; nil: the VDI's head.
     var snapshotHandle: UInt32?
-    /// The vhost-user device, or the listener of the version's own NBD socket.
-    var session: UInt32?
+    /// When the log was last told that there are too many NBD clients; 0: never.
+    var crowdedNanoseconds: UInt64 = 0
     /// Set while it is being detached.
     var detaching: [ShardReply<Void>]?
 }
@@ -36,7 +36,7 @@ extension Shard where ShardReactor: ~Copyable {
     mutating func finishBatch(vhost session: UInt32) {
         let device = sessions.vhost(session)
         device.pointee.finishBatch(registrar: &reactor, requests: &requests)
-        passOnNotices(of: device)
+        passOnNotices(of: device, session)
         if device.pointee.isDrained { end(session) }
     }
 
@@ -72,11 +72,13 @@ extension Shard where ShardReactor: ~Copyable {
         guard let attachment = attachments[version], attachment.detaching == nil,
             attachment.kind != .vhost, attachment.kind != .xen,
             let export = export(version, attachment),
-            let handle = attachment.snapshotHandle ?? engine.handle(of: attachment.vdi),
+            let handle = attachment.snapshotHandle ?? engine.handle(of: attachment.vdi)
+        else { return handover.refuse() }
+        guard sessions.clientCount(of: version.rawValue) < NBDLimits.connectionsPerExport,
             let session = sessions.reserve()
         else {
-            handover.refuse()
-            return
+            noteCrowd(version, export.name)
+            return handover.refuse()
         }
         do throws(NBDError) {
             sessions.insert(
@@ -91,6 +93,17 @@ extension Shard where ShardReactor: ~Copyable {
         }
         sessions.nbdConnection(session).pointee.start(registrar: &reactor)
         sessions.touch(session)
+    }
+
+    /// Once a minute: a client that is refused may try again at once, for ever.
+    private mutating func noteCrowd(_ version: VersionReference, _ name: String) {
+        let now = monotonicNanoseconds()
+        let last = attachments[version]?.crowdedNanoseconds ?? 0
+        guard last == 0 || now - last > 60_000_000_000 else { return }
+        attachments[version]?.crowdedNanoseconds = now
+        log.warning(
+            "VDI \(name): an NBD client was turned away; at most \(NBDLimits.connectionsPerExport) connections are served at a time"
+        )
     }
 
     func export(_ version: VersionReference, _ attachment: Attachment) -> NBDExport? {

@@ -34,7 +34,7 @@ extension Shard where ShardReactor: ~Copyable {
         guard let (name, sizeBytes) = nameAndSize(attach.version) else {
             throw Self.gone(attach.version)
         }
-        var opened = try open(attach.version, .xen, readOnly: attach.readOnly)
+        let opened = try open(attach.version, .xen, readOnly: attach.readOnly)
         let session = opened.session
         let export = XenExport(
             name: name, sectors: sizeBytes / UInt64(sectorBytes), readOnly: attach.readOnly,
@@ -50,7 +50,6 @@ extension Shard where ShardReactor: ~Copyable {
             cancel(opened)
             throw Self.explain(error)
         }
-        opened.attachment.session = session
         attachments[attach.version] = opened.attachment
         sessions.xen(session).pointee.start(registrar: &reactor, requests: &requests)
         sessions.touch(session)
@@ -66,7 +65,7 @@ extension Shard where ShardReactor: ~Copyable {
     mutating func finishBatch(xen session: UInt32) {
         let device = sessions.xen(session)
         device.pointee.finishBatch(registrar: &reactor, requests: &requests)
-        passOnNotices(of: device)
+        passOnNotices(of: device, session)
         if device.pointee.isDrained { end(session) }
     }
 

@@ -33,6 +33,7 @@ package final class PretendedStore: Sendable {
         /// The next ends of transactions are told to begin again.
         var conflicts = 0
         var isLost = false
+        var isFailing = false
     }
 
     private let state = Mutex(State())
@@ -69,6 +70,9 @@ package final class PretendedStore: Sendable {
             for watch in state.watches { _ = parallax_eventfd_write(watch.event, 1) }
         }
     }
+
+    /// Reads fail, and nobody is told, as when the store is just going down.
+    package func failReads() { state.withLock { $0.isFailing = true } }
 
     func adopt(from other: PretendedStore) {
         let nodes = other.state.withLock { $0.nodes }
@@ -126,12 +130,12 @@ package final class PretendedStore: Sendable {
         functions.store_read = { pointer, transaction, path, count in
             guard let store = PretendedStore.connection(pointer)?.store else { return nil }
             let value = store.state.withLock { state in
-                state.isLost
+                state.isLost || state.isFailing
                     ? nil
                     : (state.transactions[transaction] ?? state.nodes)[PretendedStore.text(path)]
             }
             guard let value else {
-                errno = store.state.withLock { $0.isLost } ? EIO : ENOENT
+                errno = store.state.withLock { $0.isLost || $0.isFailing } ? EIO : ENOENT
                 return nil
             }
             count?.pointee = UInt32(value.utf8.count)
@@ -162,7 +166,9 @@ package final class PretendedStore: Sendable {
                     }
                 })
             count?.pointee = UInt32(names.count)
-            return names.isEmpty ? nil : PretendedStore.pack(names.sorted())
+            let isFailing = store.state.withLock { $0.isLost || $0.isFailing }
+            errno = isFailing ? EIO : ENOENT
+            return isFailing || names.isEmpty ? nil : PretendedStore.pack(names.sorted())
         }
         functions.store_permit = { _, _, _, _, _ in true }
     }

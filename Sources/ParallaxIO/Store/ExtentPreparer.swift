@@ -50,6 +50,8 @@ package final class ExtentPreparer: Sendable {
         /// The thread has a slot in its hands.
         var isHolding = false
         var isStopping = false
+        /// The thread has ended by itself: slots come unprepared, and nobody may wait for it.
+        var hasGivenUp = false
         var failure: MediumError?
     }
 
@@ -88,7 +90,7 @@ package final class ExtentPreparer: Sendable {
         thread = Mutex(nil)
     }
 
-    deinit { close(wakeUp) }
+    deinit { if wakeUp >= 0 { close(wakeUp) } }
 
     /// Slots that no shard owns, prepared ones included. Without a lock, and so a moment old.
     package var freeSlotCount: Int { freeSlots.load(ordering: .relaxed) }
@@ -107,6 +109,10 @@ package final class ExtentPreparer: Sendable {
     /// Starts the thread. Without it slots come unprepared.
     package func start() throws(ShardThreadError) {
         guard !store.isBlockDevice else { return }
+        // Without it nothing would wake the thread, not even to end.
+        guard wakeUp >= 0 else {
+            throw ShardThreadError(name: "parallax-extent", errno: -wakeUp)
+        }
         let started = try ShardThread(name: "parallax-extent") { self.run() }
         thread.withLock { $0 = started }
     }
@@ -134,7 +140,7 @@ package final class ExtentPreparer: Sendable {
         let answer: ExtentSlot?? = update { state in
             if !state.ready.isEmpty { return .some(state.ready.removeFirst()) }
             let mayCome = state.isHolding || state.allocator.freeCount > 0
-            if canWait && hasThread && mayCome && !state.isStopping {
+            if canWait && hasThread && mayCome && !state.isStopping && !state.hasGivenUp {
                 state.waiting.append(reply)
                 return nil
             }
@@ -231,7 +237,10 @@ package final class ExtentPreparer: Sendable {
 
 extension ExtentPreparer {
     private func run() {
-        guard let zeroes = try? AlignedMemory(byteCount: 1 << 20) else { return }
+        guard let zeroes = try? AlignedMemory(byteCount: 1 << 20) else {
+            update { $0.hasGivenUp = true }
+            return hurry()
+        }
         var isWoken = true
         while !isStopping {
             if isWoken { prepareSlots(zeroes) }

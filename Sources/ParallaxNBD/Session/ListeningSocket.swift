@@ -31,6 +31,8 @@ struct ListeningSocket: ~Copyable {
             close(descriptor)
             throw .system(action: "look at the NBD socket", object: path, errno: code)
         }
+        // Older kernels do not know how.
+        _ = parallax_refuse_fds(descriptor)
         fileDescriptor = descriptor
         self.path = path
         device = status.st_dev
@@ -51,6 +53,7 @@ struct ListeningSocket: ~Copyable {
             throw .system(
                 action: "use inherited file descriptor", object: "\(descriptor)", errno: -result)
         }
+        _ = parallax_refuse_fds(descriptor)
         fileDescriptor = descriptor
         path = nil
         device = 0
@@ -58,8 +61,12 @@ struct ListeningSocket: ~Copyable {
     }
 
     deinit {
-        close(fileDescriptor)
-        guard let path else { return }
+        guard let path else {
+            // The service manager has it too, and whoever waits there waits for our successor.
+            close(fileDescriptor)
+            return
+        }
+        parallax_listener_close(fileDescriptor)
         var status = stat()
         if lstat(path, &status) == 0, status.st_dev == device, status.st_ino == inode {
             unlink(path)

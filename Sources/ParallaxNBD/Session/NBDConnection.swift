@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+internal import CLinux
 internal import Glibc
 package import ParallaxCore
 
@@ -26,11 +27,18 @@ package import ParallaxCore
 /// I3 Every turn in which `handleEvent` or `complete` was called ends with `finishBatch`.
 /// I4 A command is answered exactly once, unless its connection broke.
 package struct NBDConnection: ~Copyable {
+    /// Numbers of the descriptors in `EventToken.source`.
+    private enum Source {
+        static let socket: UInt32 = 0
+        static let timer: UInt32 = 1
+    }
+
     enum Phase: Equatable {
         case serving
         /// The peer said goodbye: what is in flight is answered, then the connection closes.
         case draining
-        /// `stop` was called: like draining, but nobody waits for a slow peer.
+        /// `stop` was called: like draining, but a peer that does not read is waited for no longer
+        /// than `NBDLimits.goodbyeNanoseconds`.
         case stopping
         case closed
     }
@@ -54,6 +62,9 @@ package struct NBDConnection: ~Copyable {
     var isBroken = false
 
     var socketFD: Int32
+    /// The time that the peer has to read its last replies; -1: there is none.
+    private var timer: Int32 = -1
+    private var isOutOfTime = false
     var interest: EventInterest = []
 
     var pool: BufferPool
@@ -111,7 +122,8 @@ package struct NBDConnection: ~Copyable {
 
     deinit {
         precondition(inFlight == 0, "NBDConnection I1: thrown away with requests in flight")
-        if socketFD >= 0 { close(socketFD) }
+        if socketFD >= 0 { _ = parallax_socket_close(socketFD) }
+        if timer >= 0 { close(timer) }
         commands.deallocate()
         operations.deallocate()
         segments.deallocate()
@@ -136,6 +148,10 @@ package struct NBDConnection: ~Copyable {
         source: UInt32, interest: EventInterest, registrar: inout Registrar,
         requests: inout RequestQueue
     ) {
+        if source == Source.timer {
+            isOutOfTime = true
+            return stopTimer(registrar: &registrar)
+        }
         guard interest.contains(.readable), phase == .serving, pause == .needsBytes else { return }
         receive(&requests)
     }
@@ -154,7 +170,7 @@ package struct NBDConnection: ~Copyable {
     }
 
     /// The VDI is being detached. Nothing more is taken; what is in flight is answered if the
-    /// peer reads it. The value must be kept until `isFinished`.
+    /// peer reads it soon. The value must be kept until `isFinished`.
     package mutating func stop<Registrar: EventRegistrar & ~Copyable>(
         registrar: inout Registrar
     ) {
@@ -165,6 +181,7 @@ package struct NBDConnection: ~Copyable {
             endCurrent()
         }
         abandonCurrent()
+        startTimer(registrar: &registrar)
         send()
         if isBroken || hasSaidEverything { return closeSocket(registrar: &registrar) }
         updateInterest(registrar: &registrar)
@@ -174,7 +191,7 @@ package struct NBDConnection: ~Copyable {
         switch phase {
         case .serving, .closed: false
         case .draining: inFlight == 0 && current.step == .idle && replies.isEmpty
-        case .stopping: inFlight == 0
+        case .stopping: inFlight == 0 && (replies.isEmpty || isOutOfTime)
         }
     }
 
@@ -195,7 +212,7 @@ package struct NBDConnection: ~Copyable {
         let wanted = interestWanted()
         guard wanted != interest, socketFD >= 0 else { return }
         interest = wanted
-        let token = EventToken(session: session, source: 0)
+        let token = EventToken(session: session, source: Source.socket)
         // Without an interest a hang-up would still be reported, in every turn.
         if wanted.isEmpty {
             registrar.unwatch(token: token)
@@ -204,17 +221,38 @@ package struct NBDConnection: ~Copyable {
         }
     }
 
+    private mutating func startTimer<Registrar: EventRegistrar & ~Copyable>(
+        registrar: inout Registrar
+    ) {
+        timer = parallax_timer_create(NBDLimits.goodbyeNanoseconds)
+        isOutOfTime = timer < 0
+        guard timer >= 0 else { return }
+        registrar.watch(
+            fileDescriptor: timer, token: EventToken(session: session, source: Source.timer),
+            interest: .readable)
+    }
+
+    private mutating func stopTimer<Registrar: EventRegistrar & ~Copyable>(
+        registrar: inout Registrar
+    ) {
+        guard timer >= 0 else { return }
+        registrar.unwatch(token: EventToken(session: session, source: Source.timer))
+        close(timer)
+        timer = -1
+    }
+
     private mutating func closeSocket<Registrar: EventRegistrar & ~Copyable>(
         registrar: inout Registrar
     ) {
         if !interest.isEmpty {
-            registrar.unwatch(token: EventToken(session: session, source: 0))
+            registrar.unwatch(token: EventToken(session: session, source: Source.socket))
             interest = []
         }
         phase = .closed
         abandonCurrent()
         replies.removeAll(pool: &pool)
-        if socketFD >= 0 { close(socketFD) }
+        stopTimer(registrar: &registrar)
+        if socketFD >= 0 { _ = parallax_socket_close(socketFD) }
         socketFD = -1
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-internal import Glibc
+internal import CLinux
 
 /// A connection on its way from the listener to the shard of its VDI.
 ///
@@ -20,5 +20,5 @@ package struct NBDHandover: Sendable {
     }
 
     /// The VDI has gone in the meantime, or has too many connections: hang up.
-    package consuming func refuse() { close(socketFD) }
+    package consuming func refuse() { _ = parallax_socket_close(socketFD) }
 }

@@ -86,7 +86,7 @@ extension NBDListener {
     ) {
         guard let client = clients[slot] else { return }
         forget(slot, client, registrar: &registrar)
-        close(client.socketFD)
+        _ = parallax_socket_close(client.socketFD)
     }
 
     private mutating func forget<Registrar: EventRegistrar & ~Copyable>(

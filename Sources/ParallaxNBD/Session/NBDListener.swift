@@ -54,7 +54,7 @@ package struct NBDListener: ~Copyable {
     }
 
     deinit {
-        for client in clients { if let client { close(client.socketFD) } }
+        for client in clients { if let client { _ = parallax_socket_close(client.socketFD) } }
         for handover in handovers { handover.refuse() }
         if spareFD >= 0 { close(spareFD) }
         scratch.deallocate()
@@ -140,7 +140,7 @@ package struct NBDListener: ~Copyable {
         guard spareFD >= 0 else { return openSpare() }
         close(spareFD)
         let accepted = parallax_accept(socket.fileDescriptor, 1)
-        if accepted >= 0 { close(accepted) }
+        if accepted >= 0 { _ = parallax_socket_close(accepted) }
         openSpare()
     }
 

@@ -48,6 +48,9 @@ struct Connection: ~Copyable {
         buffer.deallocate()
     }
 
+    /// Nothing is received any more. The number of strange files in what had not been received.
+    func hangUp() -> Int { Int(parallax_socket_empty(socket.number, Int32(SHUT_RDWR))) }
+
     /// The next complete message; nil: nothing more has arrived yet.
     mutating func receive() throws(End) -> (header: MessageHeader, message: FrontendMessage)? {
         guard try fill(to: MessageHeader.byteCount) else { return nil }
@@ -100,11 +103,16 @@ struct Connection: ~Copyable {
         var strangeCount = 0
         var isTooMany = false
         for index in 0..<count {
-            let isStrange = parallax_peer_file_kind(arrived[index]) == PARALLAX_PEER_FILE_STRANGE
+            let kind = parallax_peer_file_kind(arrived[index])
+            let isStrange = kind == PARALLAX_PEER_FILE_STRANGE
             if isStrange { strangeCount += 1 }
+            // What is queued there would be closed with it, whatever it is.
+            if kind == PARALLAX_PEER_FILE_SOCKET {
+                strangeCount += Int(parallax_socket_empty(arrived[index], Int32(SHUT_RD)))
+            }
             guard !isStrange, fileCount < files.count else {
                 isTooMany = isTooMany || !isStrange
-                parallax_peer_file_close(arrived[index])
+                _ = parallax_peer_file_close(arrived[index])
                 continue
             }
             files[fileCount] = arrived[index]

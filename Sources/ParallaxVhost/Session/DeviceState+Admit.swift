@@ -112,9 +112,6 @@ extension DeviceState {
         else { return .finished(.ioError, dataByteCount: 0) }
         let (kept, status) = readRanges(count, isDiscard: isDiscard)
         guard status == .ok, kept > 0 else { return .finished(status, dataByteCount: 0) }
-        guard kept <= requests.capacity else { return .finished(.ioError, dataByteCount: 0) }
-        guard kept <= requests.freeCapacity else { return .stalled }
-
         slot.task.pointee.usedByteCount = chain.writableBytes == 0 ? 1 : 0
         var request = BlockRequest(
             operation: isDiscard ? .discard : .writeZeroes, vdi: vdi, session: session,
@@ -122,11 +119,13 @@ extension DeviceState {
         for index in 1..<kept {
             request.firstSector = ranges[index].firstSector
             request.sectorCount = UInt64(ranges[index].sectorCount)
-            requests.append(request)
+            leftRanges.append(request)
         }
         request.firstSector = ranges[0].firstSector
         request.sectorCount = UInt64(ranges[0].sectorCount)
-        return submit(&request, count: kept, slot, &requests)
+        let admission = submit(&request, count: kept, slot, &requests)
+        submitLeftRanges(&requests)
+        return admission
     }
 
     /// Copies the ranges out of guest memory, without the empty ones. "Unsupported" wins over

@@ -17,6 +17,10 @@ struct DeviceState: ~Copyable {
     /// The ranges of the discard or write-zeroes request that is being admitted.
     let ranges: UnsafeMutablePointer<BlockRange>
 
+    /// Ranges that have been admitted and found no room: others may keep the engine's queue so full
+    /// that there is never room for all at once. Nothing else is taken before they are in.
+    var leftRanges = RequestQueue(minimumCapacity: VhostLimits.rangesMax)
+
     var features: VirtioFeatures = []
     /// The guest's choice: false makes each write durable before it is answered. It is on for a
     /// new front end (`getConfig`); for one that connects again, and whose guest may have turned
@@ -48,6 +52,11 @@ struct DeviceState: ~Copyable {
 
     /// No more requests of this guest for now, so that others get theirs.
     var isAtItsShare: Bool { engineRequests >= VhostLimits.engineRequestsMax }
+
+    /// Passes on what is left of a discard or write-zeroes, as far as there is room.
+    mutating func submitLeftRanges(_ requests: inout RequestQueue) {
+        while !requests.isFull, let request = leftRanges.popFirst() { requests.append(request) }
+    }
 
     /// Nobody is served at this socket any more.
     var isBarred: Bool { hasHeldUp || strangeFileCount >= VhostLimits.strangeFilesMax }

@@ -132,8 +132,8 @@ package struct GuestMemory: ~Copyable {
         guard fstat(fileDescriptor, &status) == 0 else { throw .notMemory }
         let end = region.fileOffset + region.byteCount
         guard status.st_size >= 0, UInt64(status.st_size) >= end else { throw .fileTooShort }
-        var unit = UInt64(max(status.st_blksize, 4096))
-        if unit.nonzeroBitCount != 1 || unit > 1 << 30 { unit = 4096 }
+        let unit = UInt64(max(parallax_peer_file_map_unit(fileDescriptor), 4096))
+        guard unit.nonzeroBitCount == 1, unit <= 1 << 30 else { throw .notMemory }
         let start = region.fileOffset & ~(unit - 1)
         let length = Int((end - start + unit - 1) & ~(unit - 1))
         guard
@@ -141,7 +141,7 @@ package struct GuestMemory: ~Copyable {
                 nil, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fileDescriptor,
                 off_t(start)), address != MAP_FAILED
         else { throw .mappingFailed }
-        let guardNumber = parallax_guard_add(address, length, Int(unit))
+        let guardNumber = parallax_guard_add(address, length)
         guard guardNumber >= 0 else {
             _ = munmap(address, length)
             throw .mappingFailed

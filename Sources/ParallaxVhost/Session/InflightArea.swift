@@ -42,7 +42,7 @@ struct InflightArea: ~Copyable {
                 nil, length, PROT_READ | PROT_WRITE, MAP_SHARED, file.number,
                 off_t(description.offset)), address != MAP_FAILED
         else { return nil }
-        let guardNumber = parallax_guard_add(address, length, 4096)
+        let guardNumber = parallax_guard_add(address, length)
         guard guardNumber >= 0 else {
             _ = munmap(address, length)
             return nil
@@ -66,8 +66,8 @@ struct InflightArea: ~Copyable {
     ) -> Int? {
         var status = stat()
         guard parallax_peer_file_kind(file.number) == PARALLAX_PEER_FILE_MEMORY,
-            fstat(file.number, &status) == 0,
-            status.st_blksize <= 4096, status.st_size >= 0, description.offset % 4096 == 0
+            parallax_peer_file_map_unit(file.number) == 4096,
+            fstat(file.number, &status) == 0, status.st_size >= 0, description.offset % 4096 == 0
         else { return nil }
         let (end, wraps) = description.offset.addingReportingOverflow(description.byteCount)
         guard !wraps, end <= UInt64(status.st_size) else { return nil }
@@ -141,6 +141,8 @@ struct InflightQueue: BitwiseCopyable {
     /// The guest can see the answer.
     func clear(_ head: UInt16) { parallax_store_release_u8(entry(head), 0) }
 
+    func clearAll() { for head in 0..<entryCount { clear(head) } }
+
     /// Every head of the batch that this used index shows is clear.
     func storeUsedIndex(_ index: UInt16) {
         parallax_store_release_u16(base + InflightLayout.usedIndexOffset, index)
@@ -177,7 +179,7 @@ extension InflightQueue {
     }
 
     private func prepare() {
-        for head in 0..<entryCount { clear(head) }
+        clearAll()
         parallax_store_release_u16(base + InflightLayout.entryCountOffset, entryCount)
         parallax_store_release_u16(base + InflightLayout.versionOffset, InflightLayout.version)
     }

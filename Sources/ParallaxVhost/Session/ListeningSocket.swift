@@ -9,7 +9,7 @@ internal import Glibc
 /// A path left by a daemon that died is taken over. One that somebody listens on, or that is no
 /// socket, is left alone.
 struct ListeningSocket: ~Copyable {
-    let file: OwnedFileDescriptor
+    let number: Int32
     private let path: String
     /// What was bound, so that a path that somebody else has replaced since is not removed.
     private let device: UInt
@@ -24,13 +24,14 @@ struct ListeningSocket: ~Copyable {
         let number = parallax_unix_listen(path, 4, 1)
         guard number >= 0 else { throw .cannotListen(path, errno: -number) }
         let identity = Self.identity(of: path)
-        self.file = OwnedFileDescriptor(adopting: number)
+        self.number = number
         self.path = path
         device = identity?.device ?? 0
         inode = identity?.inode ?? 0
     }
 
     deinit {
+        parallax_listener_close(number)
         if let now = Self.identity(of: path), now.device == device, now.inode == inode {
             _ = unlink(path)
         }

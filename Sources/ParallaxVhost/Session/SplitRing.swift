@@ -11,8 +11,9 @@ internal import CLinux
 ///   used ring          flags u16 | idx u16 | { id u32, len u32 } x size | avail_event u16
 /// ```
 ///
-/// SAFETY: the parts lie within mapped guest memory and are aligned; `DeviceState` takes a ring
-/// away from its queue before it unmaps. The guest may change any byte at any time: each field is
+/// SAFETY: the parts lie within mapped guest memory and are aligned. `VhostDevice` unmaps only when
+/// nothing is in flight, and looks for each ring anew (`changeMemory`), or takes it away, before it
+/// does anything else. The guest may change any byte at any time: each field is
 /// read once, by an atomic load.
 struct SplitRing: BitwiseCopyable {
     private let descriptors: UnsafeMutableRawPointer

@@ -9,14 +9,14 @@ extension VhostDevice {
     /// Accepts the first front end and turns away others while it is there.
     mutating func acceptFrontEnds<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         for _ in 0..<VhostLimits.acceptsPerTurnMax {
-            guard let number = listener?.file.number else { return }
+            guard let number = listener?.number else { return }
             let accepted = parallax_accept(number, 1)
             guard accepted >= 0 else {
                 if accepted == -EMFILE || accepted == -ENFILE { turnAway(number) }
                 return
             }
             guard phase == .listening, !state.isBarred else {
-                _ = close(accepted)
+                state.strangeFileCount += Int(parallax_socket_close(accepted))
                 give(state.isBarred ? .refusedAsBarred : .refusedSecondFrontEnd)
                 continue
             }
@@ -45,7 +45,7 @@ extension VhostDevice {
     private mutating func turnAway(_ listener: Int32) {
         spare = nil
         let accepted = parallax_accept(listener, 1)
-        if accepted >= 0 { _ = close(accepted) }
+        if accepted >= 0 { state.strangeFileCount += Int(parallax_socket_close(accepted)) }
         spare = Self.makeSpare()
         give(.outOfFileDescriptors)
     }
@@ -89,9 +89,7 @@ extension VhostDevice {
     /// and no new front end is accepted before that ends.
     mutating func disconnect<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         quieten(&registrar)
-        for index in 0..<VhostLimits.queueCountMax { queues[index].reset() }
-        inflight = nil
-        connection = nil
+        forgetFrontEnd()
         touchedQueues = 0
         stalledQueues = 0
         registrar.unwatch(token: token(Source.listener))
@@ -120,10 +118,15 @@ extension VhostDevice {
     }
 
     mutating func finishStopping<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
-        for index in 0..<VhostLimits.queueCountMax { queues[index].reset() }
-        inflight = nil
-        connection = nil
+        forgetFrontEnd()
         state.memory.removeAll()
         phase = .stopped
+    }
+
+    private mutating func forgetFrontEnd() {
+        for index in 0..<VhostLimits.queueCountMax { queues[index].reset() }
+        inflight = nil
+        state.strangeFileCount += connection?.hangUp() ?? 0
+        connection = nil
     }
 }

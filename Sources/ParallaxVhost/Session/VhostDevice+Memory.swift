@@ -31,7 +31,7 @@ extension VhostDevice {
             let queue = Int(value.queue)
             guard queues[queue].inFlight == 0 else { return }
             publishAll()
-            queues[queue].fault = nil
+            queues[queue].giveBack()
             let base = UInt32(queues[queue].nextAvailable)
             let reply = Reply(to: header.request, queue: value.queue, number: base)
             endWaiting(.reply(reply), header, &registrar)

@@ -72,7 +72,7 @@ extension VhostDevice {
             fileDescriptor: event.file.number, token: kickToken(queue), interest: .readable)
         queues[queue].kick = consume event
         if !state.features.contains(.protocolFeatures) { queues[queue].isEnabled = true }
-        if !queues[queue].isStarted { queues[queue].start() }
+        if !queues[queue].isStarted { queues[queue].start(in: state.memory) }
         queues[queue].resume(&state)
         return .done
     }

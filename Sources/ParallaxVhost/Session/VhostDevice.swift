@@ -143,7 +143,7 @@ extension VhostDevice {
     }
 
     mutating func watchListener<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
-        guard let number = listener?.file.number else { return }
+        guard let number = listener?.number else { return }
         registrar.watch(
             fileDescriptor: number, token: token(Source.listener), interest: .readable)
     }
@@ -177,6 +177,9 @@ extension VhostDevice {
     package mutating func finishBatch<R: EventRegistrar & ~Copyable>(
         registrar: inout R, requests: inout RequestQueue
     ) {
+        endForCause(&registrar)
+        // Also when the front end has gone: the engine answers what has been taken.
+        state.submitLeftRanges(&requests)
         publishTouched()
         retryStalled(&requests)
         publishTouched()
@@ -190,12 +193,16 @@ extension VhostDevice {
         }
     }
 
+    private mutating func hasLostMemory() -> Bool {
+        state.memory.hasVanished || inflight?.hasVanished == true
+    }
+
     /// Ends the connection of a front end that endangers others.
     private mutating func endForCause<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         guard phase == .connected else { return }
         if state.hasHeldUp {
             give(.heldUp)
-        } else if state.memory.hasVanished || inflight?.hasVanished == true {
+        } else if hasLostMemory() {
             give(.memoryVanished)
         } else {
             return
@@ -244,6 +251,8 @@ extension VhostDevice {
     }
 
     private mutating func publishTouched() {
+        // What was read from memory that has gone, or written to it, deserves no answer.
+        if touchedQueues != 0, hasLostMemory() { touchedQueues = 0 }
         while touchedQueues != 0 {
             let queue = touchedQueues.trailingZeroBitCount
             touchedQueues &= touchedQueues - 1

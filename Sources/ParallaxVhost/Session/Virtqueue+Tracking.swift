@@ -69,6 +69,9 @@ struct InflightTracking {
         counter &+= 1
     }
 
+    /// Nothing that was taken is to be made again.
+    func forgetTaken() { area?.clearAll() }
+
     /// Returns the head that was answered before.
     mutating func link(_ head: UInt16) -> UInt16 {
         let before = lastAnswered

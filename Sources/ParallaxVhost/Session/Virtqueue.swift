@@ -94,7 +94,10 @@ struct Virtqueue: ~Copyable {
         if isRunning { kick?.signal(&device) }
     }
 
-    mutating func start() {
+    /// The ring is looked at anew, even where its place is the old one: a driver that has reset the
+    /// device begins with a used index of its own.
+    mutating func start(in memory: borrowing GuestMemory) {
+        map(in: memory)
         isStarted = true
         hasNotified = false
         tracking.start()
@@ -104,6 +107,16 @@ struct Virtqueue: ~Copyable {
     mutating func stop() {
         isStarted = false
         kick = nil
+    }
+
+    /// The ring goes back to the front end, all requests answered. What a broken one (I3) still owed
+    /// is forgotten: whoever starts it again has reset the device.
+    mutating func giveBack() {
+        precondition(inFlight == 0, "Virtqueue I2: given back under a request")
+        guard fault != nil else { return }
+        fault = nil
+        usedIndex = publishedUsed
+        tracking.forgetTaken()
     }
 
     /// Back to the state before the front end connected; replies that are still to come are
@@ -207,7 +220,7 @@ extension Virtqueue {
         _ head: UInt16, _ ring: SplitRing, _ device: inout DeviceState,
         _ requests: inout RequestQueue
     ) throws(RingFault) -> Admission? {
-        guard !requests.isFull, !device.isAtItsShare else { return nil }
+        guard !requests.isFull, !device.isAtItsShare, device.leftRanges.isEmpty else { return nil }
         let task = tasks + Int(head)
         guard !task.pointee.isInFlight else { throw .headInFlight }
         try device.chain.gather(

@@ -4,6 +4,9 @@
 internal import CXen
 internal import Glibc
 
+/// xenstore does not answer any more, so nobody knows what is there.
+struct StoreLost: Error, BitwiseCopyable {}
+
 /// A connection to xenstore, with watches of its own. Calls wait for xenstored's answer; a device
 /// makes them when its state changes and never for a request.
 struct StoreConnection: ~Copyable {
@@ -31,21 +34,40 @@ struct StoreConnection: ~Copyable {
 
     var fileDescriptor: Int32 { parallax_store_fd(functions, handle) }
 
-    /// nil: there is no such node, or it is longer or stranger than any value that we expect.
+    /// As `value`, where it does not matter why there is none.
     func read(_ path: String, in transaction: Transaction = 0) -> String? {
-        withUnsafeTemporaryAllocation(of: CChar.self, capacity: XenLimits.valueBytesMax) { bytes in
-            guard let base = bytes.baseAddress else { return nil }
-            let count = parallax_store_read(
-                functions, handle, transaction, path, base, bytes.count)
-            guard count >= 0, count <= bytes.count else { return nil }
-            let value = UnsafeRawBufferPointer(start: base, count: Int(count))
-            return String(validating: value, as: UTF8.self)
-        }
+        (try? value(path, in: transaction)) ?? nil
     }
 
-    func exists(_ path: String) -> Bool {
+    /// nil: there is no such node, or it is longer or stranger than any value that we expect.
+    func value(_ path: String, in transaction: Transaction = 0) throws(StoreLost) -> String? {
+        var found: String?
+        let count = withUnsafeTemporaryAllocation(
+            of: CChar.self, capacity: XenLimits.valueBytesMax
+        ) { bytes -> Int32 in
+            guard let base = bytes.baseAddress else { return -EIO }
+            let count = parallax_store_read(
+                functions, handle, transaction, path, base, bytes.count)
+            if count >= 0, count <= bytes.count {
+                let value = UnsafeRawBufferPointer(start: base, count: Int(count))
+                found = String(validating: value, as: UTF8.self)
+            }
+            return count
+        }
+        _ = try Self.isThere(count)
+        return found
+    }
+
+    func exists(_ path: String) throws(StoreLost) -> Bool {
         var byte: CChar = 0
-        return parallax_store_read(functions, handle, 0, path, &byte, 1) >= 0
+        return try Self.isThere(parallax_store_read(functions, handle, 0, path, &byte, 1))
+    }
+
+    /// Where we are not privileged, what has gone with its parents is forbidden.
+    private static func isThere(_ result: Int32) throws(StoreLost) -> Bool {
+        if result >= 0 { return true }
+        guard result == -ENOENT || result == -EACCES else { throw StoreLost() }
+        return false
     }
 
     func write(
@@ -66,9 +88,13 @@ struct StoreConnection: ~Copyable {
         guard result >= 0 else { throw .cannotWrite(path, errno: -result) }
     }
 
-    func list(_ path: String) -> [String] {
+    /// The names below the node; none where it is not there.
+    func list(_ path: String) throws(StoreLost) -> [String] {
         var count: UInt32 = 0
-        guard let names = parallax_store_list(functions, handle, path, &count) else { return [] }
+        guard let names = parallax_store_list(functions, handle, path, &count) else {
+            if errno != 0 { _ = try Self.isThere(-errno) }
+            return []
+        }
         defer { free(names) }
         return (0..<Int(count)).compactMap { index in names[index].map { String(cString: $0) } }
     }

@@ -39,29 +39,33 @@ package enum XenDirectory {
         try store.watch("@releaseDomain")
         while store.waitForWatchEvent() {
             // LIMIT: as many as there are, at most one turn's worth, share one look.
-            guard store.takeWatchEvents(), changed(nodes(below: backend + "/vbd", store)) else {
-                return
-            }
+            guard store.takeWatchEvents(),
+                let nodes = try? nodes(below: backend + "/vbd", store), changed(nodes)
+            else { return }
         }
     }
 
     private static func nodes(
         below folder: String, _ store: borrowing StoreConnection
-    ) -> [XenDiskNode] {
+    ) throws(StoreLost) -> [XenDiskNode] {
         var result: [XenDiskNode] = []
-        for domain in store.list(folder) {
-            for device in store.list("\(folder)/\(domain)") {
+        for domain in try store.list(folder) {
+            for device in try store.list("\(folder)/\(domain)") {
                 let path = "\(folder)/\(domain)/\(device)"
-                guard let params = store.read(path + "/params"),
-                    params.hasPrefix(XenDiskNode.scheme), store.read(path + "/online") == "1"
+                guard let params = try store.value(path + "/params"),
+                    params.hasPrefix(XenDiskNode.scheme),
+                    try store.value(path + "/online") == "1"
                 else { continue }
-                let mode = store.read(path + "/mode") ?? "r"
-                let frontend = store.read(path + "/frontend")
+                let mode = try store.value(path + "/mode") ?? "r"
+                let frontend = try store.value(path + "/frontend")
+                let hasFrontEnd = try frontend.map { path throws(StoreLost) in
+                    try store.exists(path + "/state")
+                }
                 result.append(
                     XenDiskNode(
                         path: path, vdi: String(params.dropFirst(XenDiskNode.scheme.count)),
                         readOnly: !mode.contains("w"),
-                        hasFrontEnd: frontend.map { store.exists($0 + "/state") } ?? false))
+                        hasFrontEnd: hasFrontEnd ?? false))
             }
         }
         return result

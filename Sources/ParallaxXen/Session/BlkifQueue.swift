@@ -184,7 +184,9 @@ extension BlkifQueue {
     private mutating func takeOne(
         _ ring: SharedRing, _ device: inout BlkifState, _ requests: inout RequestQueue
     ) -> Bool {
-        guard !requests.isFull, !isBarred, freeCount > 0 else { return false }
+        guard !requests.isFull, !device.isAtItsShare, !isBarred, freeCount > 0 else {
+            return false
+        }
         ring.copyRequest(ring.slot(taken), to: device.entry)
         let entry = UnsafeRawBufferPointer(start: device.entry, count: ring.layout.entryBytes)
         let request = BlkifRequest(decoding: entry.bytes, layout: ring.layout)

@@ -49,6 +49,9 @@ struct BlkifState: ~Copyable {
         page.deallocate()
     }
 
+    /// No more requests of this guest for now, so that others get theirs. Each is one of the engine.
+    var isAtItsShare: Bool { inFlight >= XenLimits.engineRequestsMax }
+
     /// Pages of the guest that are mapped now.
     var mappedCount: Int { grants.mappedCount }
 

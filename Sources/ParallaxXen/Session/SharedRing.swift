@@ -14,7 +14,7 @@ internal import CLinux
 ///
 /// The pad belongs to nobody in the protocol. Ours is a journal of the response that is being
 /// written, so that a daemon that is killed at any instruction, and started again, knows which
-/// requests are still to be answered; see `BlkifQueue+Answer.swift`.
+/// requests are still to be answered; see `BlkifQueue.answer`.
 ///
 /// SAFETY: `base` leads to `pageCount` mapped pages until the owner unmaps them. The guest may
 /// change any byte at any time: each field is read once, by an atomic load or by one copy.

@@ -33,9 +33,11 @@ extension XenDevice {
         _ key: String, _ registrar: inout R
     ) {
         guard ours == .connected, pending == .nothing, let old = connectedKeys[key] else { return }
-        let new = store.read("\(node.frontend)/\(key)")
-        // All keys go when the domain does, which is no change; `look` sees to that.
-        guard new != old, frontEndState() != .unknown else { return }
+        do throws(StoreLost) {
+            let new = try store.value("\(node.frontend)/\(key)")
+            // All keys go when the domain does, which is no change; `look` sees to that.
+            guard new != old, try frontEndState() != .unknown else { return }
+        } catch { return loseStore(&registrar) }
         fail(.keyChanged(key), &registrar)
     }
 
@@ -44,9 +46,13 @@ extension XenDevice {
         _ registrar: inout R, _ requests: inout RequestQueue
     ) {
         guard !isEnded, pending == .nothing else { return }
-        let theirs = frontEndState()
+        let theirs: XenbusState
+        let isOnline: Bool
+        do throws(StoreLost) {
+            theirs = try frontEndState()
+            isOnline = try store.value(node.backend + "/online") == "1"
+        } catch { return loseStore(&registrar) }
         if theirs == .initialising || theirs == .closed { hasFailed = false }
-        let isOnline = store.read(node.backend + "/online") == "1"
         // LIMIT: no path through the machine is longer.
         for _ in 0..<8 {
             guard !isEnded, pending == .nothing else { return }
@@ -69,9 +75,9 @@ extension XenDevice {
 
     /// Unknown also when either directory is gone, as it is when the tool stack removes the device
     /// or destroys the domain.
-    private func frontEndState() -> XenbusState {
-        guard store.exists(node.backend + "/frontend") else { return .unknown }
-        return XenbusState(text: store.read(node.frontend + "/state"))
+    private func frontEndState() throws(StoreLost) -> XenbusState {
+        guard try store.exists(node.backend + "/frontend") else { return .unknown }
+        return XenbusState(text: try store.value(node.frontend + "/state"))
     }
 
     private mutating func write(
@@ -182,8 +188,11 @@ extension XenDevice {
     }
 
     mutating func loseStore<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
-        registrar.unwatch(token: token(Source.store))
-        give(.storeLost)
+        if !hasLostStore {
+            hasLostStore = true
+            registrar.unwatch(token: token(Source.store))
+            give(.storeLost)
+        }
         // What the guest has goes on; but nobody would tell us of its end.
         if !isWanted { endConnection(.leave, &registrar) }
     }
@@ -229,7 +238,7 @@ extension XenDevice {
     private mutating func leaveNode() {
         guard !node.isOurs else { return node.remove(store) }
         let isOnline = store.read(node.backend + "/online") == "1"
-        let isGone = isOnline && frontEndState() == .unknown
+        let isGone = isOnline && (try? frontEndState()) == .unknown
         do throws(XenError) {
             try store.close(node.backend, because: isGone ? XenFault.domainGone.text : nil)
         } catch {
@@ -238,7 +247,7 @@ extension XenDevice {
     }
 
     private mutating func end<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
-        registrar.unwatch(token: token(Source.store))
+        if !hasLostStore { registrar.unwatch(token: token(Source.store)) }
         registrar.unwatch(token: token(Source.wake))
         if timer >= 0 { registrar.unwatch(token: token(Source.timer)) }
         isEnded = true
@@ -247,13 +256,14 @@ extension XenDevice {
     mutating func startTimer<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         guard timer < 0 else { return }
         timer = parallax_timer_create(XenLimits.closingNanoseconds)
-        guard timer >= 0 else { return }
+        // Nothing would ever end the wait for the guest.
+        guard timer >= 0 else { return closeByForce(&registrar) }
         registrar.watch(fileDescriptor: timer, token: token(Source.timer), interest: .readable)
     }
 
     /// The guest has had its time: the disk is taken away from it.
     mutating func closeByForce<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
-        registrar.unwatch(token: token(Source.timer))
+        if timer >= 0 { registrar.unwatch(token: token(Source.timer)) }
         guard pending != .leave, pending != .abandon else { return }
         give(.closedByForce)
         if ours != .closed {

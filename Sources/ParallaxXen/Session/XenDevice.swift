@@ -56,6 +56,8 @@ package struct XenDevice: ~Copyable {
     var isWanted = true
     var hasFailed = false
     var isEnded = false
+    /// xenstore has failed us, and is not listened to any more.
+    var hasLostStore = false
     var pending = Pending.nothing
     /// The first connection goes on with a ring that is in use.
     var isTakingOver = false
@@ -69,6 +71,8 @@ package struct XenDevice: ~Copyable {
     var touchedQueues: UInt32 = 0
     /// Bit N: queue N has requests that found no room.
     var stalledQueues: UInt32 = 0
+    /// Who is asked first when there is room again: the one behind the last that was.
+    private var firstStalled = 0
 
     var notices: [XenNotice] = []
 
@@ -244,12 +248,14 @@ extension XenDevice {
     private mutating func retryStalled<R: EventRegistrar & ~Copyable>(
         _ registrar: inout R, _ requests: inout RequestQueue
     ) {
-        var left = stalledQueues
-        guard left != 0, pending == .nothing else { return }
-        while left != 0, !requests.isFull {
-            let queue = left.trailingZeroBitCount
-            left &= left - 1
+        guard stalledQueues != 0, pending == .nothing else { return }
+        let first = firstStalled
+        for offset in 0..<XenLimits.queueCountMax {
+            guard !requests.isFull, !state.isAtItsShare else { break }
+            let queue = (first + offset) % XenLimits.queueCountMax
+            guard stalledQueues & (1 << queue) != 0 else { continue }
             takeRequests(queue, &registrar, &requests)
+            firstStalled = (queue + 1) % XenLimits.queueCountMax
         }
         // With requests in flight their replies bring us back. Without, only we ourselves can.
         if stalledQueues != 0, state.inFlight == 0 { _ = parallax_eventfd_write(wake, 1) }

@@ -79,14 +79,16 @@ struct XenNode: Sendable {
     private static func domain(
         _ text: String, _ store: borrowing StoreConnection
     ) throws(XenError) -> UInt32 {
-        if let number = UInt32(text) {
-            guard store.exists("/local/domain/\(number)") else { throw .noSuchDomain(text) }
-            return number
-        }
-        for name in store.list("/local/domain") {
-            guard let number = UInt32(name) else { continue }
-            if store.read("/local/domain/\(number)/name") == text { return number }
-        }
+        do throws(StoreLost) {
+            if let number = UInt32(text) {
+                if try store.exists("/local/domain/\(number)") { return number }
+            } else {
+                for name in try store.list("/local/domain") {
+                    guard let number = UInt32(name) else { continue }
+                    if try store.value("/local/domain/\(number)/name") == text { return number }
+                }
+            }
+        } catch { throw .noStore }
         throw .noSuchDomain(text)
     }
 
@@ -126,6 +128,6 @@ struct XenNode: Sendable {
         // The domain's folder goes with its last device.
         guard let slash = backend.lastIndex(of: "/") else { return }
         let folder = String(backend[..<slash])
-        if store.list(folder).isEmpty { store.remove(folder) }
+        if (try? store.list(folder).isEmpty) == true { store.remove(folder) }
     }
 }

@@ -72,58 +72,75 @@ struct VhostHoldUpTests {
         #expect(fixture.hasNotice { if case .refusedAsBarred = $0 { true } else { false } })
     }
 
-    @Test("a file whose closing takes minutes is closed elsewhere")
-    func slowClosing() throws {
+    /// Where a front end can put a file, so that the kernel closes it for us.
+    enum Wrapping: CaseIterable {
+        case alone
+        /// Behind more files than any message has.
+        case beyondTheLast
+        /// Behind a message that ends the connection.
+        case unreceived
+        /// In the queue of the socket that the back end's requests go to.
+        case inSocket
+        /// In the queue of a socket in the queue of one.
+        case inSocketInSocket
+    }
+
+    @Test("a file whose closing takes minutes is closed elsewhere", arguments: Wrapping.allCases)
+    func slowClosing(wrapping: Wrapping) throws {
         let fixture = try VhostFixture()
+        let front = fixture.frontEnd
         let connection = try LingeringConnection()
-        connection.giveAway(to: fixture.frontEnd)
+        let sender = connection.takeSender()
+        switch wrapping {
+        case .alone: Self.give(front.socket, [sender])
+        case .beyondTheLast: Self.give(front.socket, [Int32](repeating: 0, count: 12) + [sender])
+        case .unreceived:
+            front.rig.settle()
+            let garbage = [UInt8](repeating: 0xff, count: 12)
+            #expect(parallax_send(front.socket, garbage, 12) == 12)
+            Self.give(front.socket, [sender])
+        case .inSocket: Self.give(front.socket, [Self.wrap(sender)])
+        case .inSocketInSocket: Self.give(front.socket, [Self.wrap(Self.wrap(sender))])
+        }
         fixture.rig.settle()
-        #expect(fixture.frontEnd.becomesDisconnected)
+        #expect(front.becomesDisconnected)
         let next = PretendedFrontEnd(fixture.rig, path: fixture.path)
         #expect(next.ask(.getFeatures) != nil)
     }
-}
 
-/// A TCP connection whose last close(2) waits until the peer, who never does, has read everything.
-private final class LingeringConnection {
-    private let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    private let sender = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    private let receiver: Int32
-
-    init() throws {
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let (listener, sender) = (self.listener, self.sender)
-        receiver = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
-                guard bind(listener, generic, length) == 0, listen(listener, 1) == 0,
-                    getsockname(listener, generic, &length) == 0,
-                    connect(sender, generic, length) == 0
-                else { return -1 }
-                return accept(listener, nil, nil)
-            }
+    @Test("files of front ends that are turned away, or never accepted, are closed elsewhere too")
+    func slowClosingUnaccepted() throws {
+        let fixture = try VhostFixture()
+        fixture.frontEnd.negotiate()
+        let connections = try (0..<3).map { _ in try LingeringConnection() }
+        for connection in connections {
+            let second = PretendedFrontEnd.connect(fixture.path)
+            defer { close(second) }
+            Self.give(second, [connection.takeSender()])
+            // The last one is still in the queue when the device stops.
+            if connection !== connections.last { fixture.rig.settle() }
         }
-        try #require(receiver >= 0)
-        var wish = linger(l_onoff: 1, l_linger: 600)
-        setsockopt(
-            sender, SOL_SOCKET, SO_LINGER, &wish, socklen_t(MemoryLayout<linger>.size))
-        let zeros = [UInt8](repeating: 0, count: 1 << 20)
-        while send(sender, zeros, zeros.count, Int32(MSG_DONTWAIT)) > 0 {}
+        fixture.rig.device.pointee.stop(registrar: &fixture.rig.registrar)
+        #expect(fixture.rig.isDrained)
     }
 
-    /// The device has the only descriptor afterwards.
-    func giveAway(to frontEnd: PretendedFrontEnd) {
+    /// The other end has the only descriptors afterwards, except of those of this process's own.
+    private static func give(_ socket: Int32, _ files: [Int32]) {
         let message =
-            FrontendRequest.setLogFileDescriptor.rawValue.bytes + UInt32(1).bytes + UInt32(0).bytes
-        _ = parallax_send_with_fds(frontEnd.socket, message, message.count, [sender], 1)
-        close(sender)
+            FrontendRequest.setBackendRequestSocket.rawValue.bytes + UInt32(1).bytes
+            + UInt32(0).bytes
+        #expect(
+            parallax_send_with_fds(socket, message, message.count, files, files.count)
+                == message.count)
+        for file in files where file > 2 { close(file) }
     }
 
-    deinit {
-        // What is unread makes this a reset, which ends the wait.
-        close(receiver)
-        close(listener)
+    /// A socket in whose queue the file is.
+    private static func wrap(_ file: Int32) -> Int32 {
+        var pair: [Int32] = [-1, -1]
+        #expect(parallax_socket_pair(&pair, 1) == 0)
+        give(pair[0], [file])
+        close(pair[0])
+        return pair[1]
     }
 }

@@ -158,16 +158,57 @@ struct VhostRingTests {
         #expect(requests.allSatisfy { queue.status($0) == 0 })
     }
 
-    @Test("ranges that never fit the request queue are an error, not a hang")
-    func rangesLargerThanQueue() throws {
+    @Test("ranges find their way to the engine one by one, while others keep it full")
+    func rangesAsRoomAllows() throws {
         let fixture = try VhostFixture(queueCapacity: 4)
         let queue = fixture.start()
-        let ranges = (0..<5).flatMap { VhostRequestTests.range(UInt64($0), 1) }
-        let tooMany = queue.add(VhostRequestTests.discard, write: ranges)
-        let fits = queue.add(VhostRequestTests.discard, write: Array(ranges.prefix(64)))
-        queue.run()
-        #expect(queue.status(tooMany) == 1)
-        #expect(queue.status(fits) == 0)
+        fixture.rig.isHolding = true
+        // Others: there is never more than one place.
+        let other = BlockRequest(operation: .flush, vdi: 9, session: 9, tag: 0)
+        for _ in 0..<3 { fixture.rig.requests.append(other) }
+        let ranges = (0..<64).flatMap { VhostRequestTests.range(UInt64($0) * 2, 1) }
+        let request = queue.add(VhostRequestTests.discard, write: ranges)
+        let behind = queue.add(VhostRequestTests.read, read: 512)
+        queue.setAvailableIndex(2)
+        queue.kickAlways()
+        let device = fixture.rig.device
+        device.pointee.handleEvent(
+            source: 16, interest: .readable, registrar: &fixture.rig.registrar,
+            requests: &fixture.rig.requests)
+        var taken: [BlockRequest] = []
+        while taken.count < 65, !fixture.rig.requests.isEmpty {
+            while let next = fixture.rig.requests.popFirst() {
+                if next.operation != .flush { taken.append(next) }
+            }
+            for _ in 0..<3 { fixture.rig.requests.append(other) }
+            device.pointee.finishBatch(
+                registrar: &fixture.rig.registrar, requests: &fixture.rig.requests)
+        }
+        while fixture.rig.requests.popFirst() != nil {}
+        #expect(taken.count == 65)
+        #expect(Set(taken.dropLast().map(\.firstSector)) == Set((0..<64).map { UInt64($0) * 2 }))
+        #expect(taken.last?.operation == .read)
+        fixture.rig.held = taken
+        fixture.rig.release()
+        #expect(queue.status(request) == 0 && queue.status(behind) == 0)
+    }
+
+    @Test("ranges that wait when the front end goes are carried out, and let the next one in")
+    func rangesWithoutFrontEnd() throws {
+        let fixture = try VhostFixture(queueCapacity: 4)
+        let queue = fixture.start()
+        let ranges = (0..<64).flatMap { VhostRequestTests.range(UInt64($0), 1) }
+        _ = queue.add(VhostRequestTests.discard, write: ranges)
+        fixture.frontEnd.hangUp()
+        queue.setAvailableIndex(1)
+        queue.kickAlways()
+        fixture.rig.device.pointee.handleEvent(
+            source: 16, interest: .readable, registrar: &fixture.rig.registrar,
+            requests: &fixture.rig.requests)
+        fixture.rig.settle()
+        #expect(fixture.rig.seen.count == 64 && !fixture.rig.isConnected)
+        let next = PretendedFrontEnd(fixture.rig, path: fixture.path)
+        #expect(next.ask(.getFeatures) != nil)
     }
 
     @Test("more scattered requests than lists wait for lists")

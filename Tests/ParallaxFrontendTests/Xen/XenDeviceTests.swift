@@ -284,4 +284,21 @@ struct XenDeviceTests {
         #expect(response?.status == 0)
         #expect((rig.holds(XenRig.pattern(4096), atSector: 0)) as Bool)
     }
+
+    @Test("a xenstore that fails to answer is no domain that has gone")
+    func failingStore() throws {
+        let rig = XenRig()
+        try rig.connect()
+        rig.xen.store.failReads()
+        // Whatever makes us look.
+        rig.front.state = "4"
+        rig.settle()
+        #expect(rig.notices.last == .storeLost && !rig.isDrained)
+        let (reference, _) = rig.page(XenRig.pattern(4096))
+        let response = rig.request(
+            XenRig.write, sector: 0, [BlkfrontSegment(reference: reference)])
+        #expect(response?.status == 0)
+        rig.stop(keepingGuest: false)
+        #expect(rig.isDrained)
+    }
 }

@@ -50,6 +50,22 @@ struct XenDirectoryTests {
         #expect(seen == [orphan])
     }
 
+    @Test("a xenstore that fails to answer is no directory without nodes")
+    func failingStore() throws {
+        let rig = XenRig()
+        rig.front.makeNodes(keys: ["params": "parallax:one", "mode": "w"])
+        var seen = 0
+        try XenDirectory.watch(rig.library) { nodes in
+            seen += 1
+            #expect(nodes.count == 1)
+            rig.xen.store.failReads()
+            rig.front.state = "3"
+            rig.xen.store[XenRig.backend + "/online"] = "1"
+            return true
+        }
+        #expect(seen == 1)
+    }
+
     @Test("a refusal is on the node for the tool stack to see")
     func refuse() throws {
         let rig = XenRig()

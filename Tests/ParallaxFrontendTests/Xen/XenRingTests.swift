@@ -159,6 +159,29 @@ struct XenRingTests {
         #expect(rig.front.queues[0].reap().count == 150)
     }
 
+    @Test("one guest has at most its share of the engine, and all its queues get some of it")
+    func share() throws {
+        let rig = XenRig(queueCapacity: 4096)
+        try rig.connect(BlkfrontOptions(queueCount: 3, ringPages: 8))
+        rig.isHolding = true
+        for queue in 0..<3 {
+            put(rig, 0..<200, queue: queue)
+            rig.front.queues[queue].push()
+            rig.settle()
+        }
+        #expect(rig.held.count == XenLimits.engineRequestsMax)
+        var served = [0, 0, 0]
+        while let request = rig.held.first {
+            served[Int(request.tag >> 16)] += 1
+            rig.release(at: 0)
+            rig.settle()
+            #expect(rig.held.count <= XenLimits.engineRequestsMax)
+            // The third had nothing at first, and does not wait until the first two are done.
+            if served.reduce(0, +) == 350 { #expect(served[2] > 0) }
+        }
+        #expect(served == [200, 200, 200])
+    }
+
     @Test("a full ring is more than one turn's share, and is served to the end")
     func budget() throws {
         let rig = XenRig(queueCapacity: 1024)
