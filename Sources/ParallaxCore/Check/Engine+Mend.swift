@@ -64,21 +64,8 @@ extension Engine {
     /// The log ends where no chunk is whole. Behind that there may be blocks that live, if it was
     /// damage that made the end; they must not be written over.
     private mutating func continueBehindWhatLives(_ walk: TreeWalk) {
-        var last = BlockAddress(extent: log.extent, block: max(0, log.head - 1))
-        var lastLSN = log.nextLSN
-        for index in 0..<forest.extents.count {
-            let extent = forest.extents[index]
-            lastLSN = max(lastLSN, extent.lastLSN.next)
-            guard !extent.number.isCold, extent.number >= log.extent,
-                let words = walk.found[extent.number.rawValue],
-                let word = words.lastIndex(where: { $0 != 0 })
-            else { continue }
-            let block = word * 64 + 63 - words[word].leadingZeroBitCount
-            let place = BlockAddress(extent: extent.number, block: block)
-            if (place.extent.rawValue, place.block) > (last.extent.rawValue, last.block) {
-                last = place
-            }
-        }
+        skipSequenceNumbers()
+        let last = lastLiving(walk)
         guard (last.extent.rawValue, last.block) >= (log.extent.rawValue, log.head) else { return }
         for index in 0..<forest.extents.count {
             let number = forest.extents[index].number
@@ -91,8 +78,44 @@ extension Engine {
         log.extent = last.extent
         log.head = last.block + 1
         log.nextExtent = max(log.nextExtent, last.extent.next)
-        log.nextLSN = lastLSN
-        appliedLSN = LogSequenceNumber(lastLSN.rawValue - 1)
+    }
+
+    /// The last block of the log that lives, or that the log has reached.
+    private func lastLiving(_ walk: TreeWalk) -> BlockAddress {
+        var last = BlockAddress(extent: log.extent, block: max(0, log.head - 1))
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            guard !extent.number.isCold, extent.number >= log.extent,
+                let words = walk.found[extent.number.rawValue],
+                let word = words.lastIndex(where: { $0 != 0 })
+            else { continue }
+            let block = word * 64 + 63 - words[word].leadingZeroBitCount
+            if (extent.number.rawValue, block) > (last.extent.rawValue, last.block) {
+                last = BlockAddress(extent: extent.number, block: block)
+            }
+        }
+        return last
+    }
+
+    /// LSNs between those of chunks that were lost and those that come now.
+    private static let skippedLSNs: UInt64 = 1 << 32
+
+    /// No LSN is given twice. And behind a cut there are whole chunks still, which say how far the log
+    /// had been durable: if it went on from there with the numbers that were lost, they would say of
+    /// its new chunks that they had been flushed, and the end of the log would look like damage. So it
+    /// goes on far beyond all that they can have named.
+    private mutating func skipSequenceNumbers() {
+        var next = log.nextLSN
+        for index in 0..<forest.extents.count {
+            next = max(next, forest.extents[index].lastLSN.next)
+        }
+        if let inspection, inspection.isLogCut {
+            next = max(next, inspection.lastLSNBehindCut)
+            next = LogSequenceNumber(next.rawValue + Self.skippedLSNs)
+        }
+        guard next > log.nextLSN else { return }
+        log.nextLSN = next
+        appliedLSN = LogSequenceNumber(next.rawValue - 1)
         durableLSN = appliedLSN
     }
 

@@ -86,6 +86,7 @@ package struct CheckpointRoot: Equatable, Sendable {
             let sequence = reader.take(UInt64.self), let generation = reader.take(UInt64.self),
             let tableBytes = reader.take(UInt64.self), tableBytes <= 1 << 40,
             let table = reader.takeReference(), let lsn = reader.take(UInt64.self), lsn > 0,
+            lsn < Limits.logSequenceNumbers,
             let extent = reader.take(UInt64.self), let replayBlock = reader.take(UInt32.self),
             let frames = reader.take(UInt32.self), let nextExtent = reader.take(UInt64.self),
             let nextVDI = reader.take(UInt64.self), let nextSnapshot = reader.take(UInt64.self)
