@@ -52,7 +52,8 @@ extension Engine {
         configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
         // A replay may need more frames than the one that wrote the log had, if nodes are damaged.
-        let frames = max(64, configuration.nodeCacheBytes / blockBytes, root.nodeFrames)
+        let frames = max(
+            64, configuration.nodeCacheBytes / blockBytes, root.replayFrames(superblock))
         var engine = Engine(
             configuration: configuration, superblock: superblock, root: root, frameCount: frames)
         engine.inspection = Inspection()
@@ -81,8 +82,8 @@ extension Engine {
     ) throws(StoreError) -> Bool {
         let lsn = reader.lsn.rawValue
         let what =
-            "the log of shard \(configuration.stream) breaks off at chunk \(lsn), "
-            + "although that chunk had been flushed"
+            "the log of shard \(configuration.stream) breaks off at chunk \(lsn), although that chunk "
+            + "had been flushed: the device has lost it, or reports flushes that it does not do"
         guard inspection != nil else { throw Self.damaged(what) }
         if let header = try reader.nextDespitePayload(medium: medium) {
             try object(

@@ -50,6 +50,13 @@ package struct CheckpointRoot: Equatable, Sendable {
         Superblock.checkpointRootOffset(stream: stream, copy: Int(sequence & 1))
     }
 
+    /// Node frames that a replay needs. A checkpoint must have found room for all nodes that were
+    /// dirty, and a quarter of the frames never is: more than this it is not, whatever a damaged root
+    /// says.
+    func replayFrames(_ superblock: Superblock) -> Int {
+        min(nodeFrames, 2 * Int(superblock.slotCount) * superblock.extentBlocks)
+    }
+
     package func encode(to block: UnsafeMutableRawPointer) {
         var writer = ByteWriter(block, capacity: blockBytes)
         writer.put(Self.magic)
