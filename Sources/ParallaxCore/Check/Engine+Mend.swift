@@ -127,10 +127,4 @@ extension Engine {
             forest.extents.livePages.touch(page: page)
         }
     }
-
-    /// Two things with one name: the second gets its number as well. Returns what was renamed.
-    mutating func renameVDI(_ handle: Int, to name: String) {
-        catalog.names[handle] = name
-        catalog.resizeRecord(handle)
-    }
 }

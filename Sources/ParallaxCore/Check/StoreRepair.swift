@@ -73,6 +73,7 @@ package final class StoreRepair<Base: StoreMedium> {
             engines.append(opening)
         }
         try claimSlots(of: engines, &slots)
+        for opening in engines { opening.engine.giveDisksToSnapshots() }
         rename(engines)
         for engine in engines { try engine.mend(on: overlay, &slots) }
     }
@@ -90,18 +91,16 @@ package final class StoreRepair<Base: StoreMedium> {
         }
     }
 
-    /// Names are unique among all shards.
+    /// Names of VDIs are unique among all shards, those of snapshots in their VDI.
     private func rename(_ engines: [StreamOpening]) {
-        var names: Set<String> = []
+        var names = UniqueNames()
         for mended in engines {
             for handle in 0..<mended.engine.catalog.count
             where mended.engine.catalog.vdis[handle].kind == .head
                 && !mended.engine.catalog.vdis[handle].isDeleting
             {
-                let name = mended.engine.catalog.names[handle]
-                if names.insert(name).inserted { continue }
-                let number = mended.engine.catalog.vdis[handle].identifier.rawValue
-                mended.engine.renameVDI(handle, to: "\(name.prefix(70))-\(number)")
+                if options.namesAreUnique { mended.engine.renameVDI(handle, &names) }
+                mended.engine.renameSnapshots(of: handle)
             }
         }
     }
