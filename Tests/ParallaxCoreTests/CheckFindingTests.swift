@@ -249,10 +249,10 @@ struct CheckFindingTests {
 
 /// Places of what a store is made of.
 extension SmallStore {
-    fileprivate func flip(_ offset: UInt64) { device.rot(at: offset + 100, bit: 3) }
+    func flip(_ offset: UInt64) { device.rot(at: offset + 100, bit: 3) }
 
     /// Half of what a snapshot holds is moved: it keeps the names.
-    fileprivate func makeForwards() throws {
+    func makeForwards() throws {
         try write("gold", 0..<280)
         for block in stride(from: UInt64(0), to: 280, by: 2) {
             try write("gold", block..<block + 1)
@@ -262,7 +262,7 @@ extension SmallStore {
         try clean()
     }
 
-    fileprivate func offset(of reference: BlockReference) throws -> UInt64 {
+    func offset(of reference: BlockReference) throws -> UInt64 {
         let slot = look {
             $0.forest.extents.slot(of: $0.forest.place(of: reference.address).extent)
         }

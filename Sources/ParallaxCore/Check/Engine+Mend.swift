@@ -7,12 +7,14 @@ extension Engine {
     /// `walk` is one through this engine, as it is now.
     mutating func mend(_ walk: TreeWalk) {
         dropAstrayForwards(walk)
-        for index in 0..<forest.extents.count {
-            forest.extents.adoptBits(index, walk.found[forest.extents[index].number.rawValue])
-        }
+        adoptBits(walk)
         forest.liveNodes = walk.liveNodes
+        // What the log said of blocks that the books did not know: from here on they do.
+        forest.isContradicted = false
+        forest.extents.isContradicted = false
+        catalog.isContradicted = false
         mendAccounts(walk)
-        continueBehindWhatLives(walk)
+        continueBehindWhatLives()
         touchAllPages()
         changesSinceFreeze += 1
         // The log says nothing of all this.
@@ -23,9 +25,23 @@ extension Engine {
     private mutating func dropAstrayForwards(_ walk: TreeWalk) {
         var astray: [BlockAddress] = []
         forest.forwards.forEach { name, place in
-            if !isInStore(place) || !walk.isFound(place) { astray.append(name) }
+            if isAstray(name, place, walk) { astray.append(name) }
         }
         for name in astray { forest.dropForward(name) }
+    }
+
+    /// What is beneath a node that cannot be read stays as it is: a later read of the node may succeed,
+    /// and must not find other data there.
+    private mutating func adoptBits(_ walk: TreeWalk) {
+        var walk = walk
+        forest.forwards.forEach { _, place in
+            _ = walk.note(place, extentBlocks: superblock.extentBlocks)
+        }
+        for index in 0..<forest.extents.count {
+            forest.extents.adoptBits(
+                index, walk.found[forest.extents[index].number.rawValue],
+                keepsOthers: walk.hasLostNodes)
+        }
     }
 
     private mutating func mendAccounts(_ walk: TreeWalk) {
@@ -63,9 +79,9 @@ extension Engine {
 
     /// The log ends where no chunk is whole. Behind that there may be blocks that live, if it was
     /// damage that made the end; they must not be written over.
-    private mutating func continueBehindWhatLives(_ walk: TreeWalk) {
+    private mutating func continueBehindWhatLives() {
         skipSequenceNumbers()
-        let last = lastLiving(walk)
+        let last = lastLiving
         guard (last.extent.rawValue, last.block) >= (log.extent.rawValue, log.head) else { return }
         for index in 0..<forest.extents.count {
             let number = forest.extents[index].number
@@ -81,15 +97,13 @@ extension Engine {
     }
 
     /// The last block of the log that lives, or that the log has reached.
-    private func lastLiving(_ walk: TreeWalk) -> BlockAddress {
+    private var lastLiving: BlockAddress {
         var last = BlockAddress(extent: log.extent, block: max(0, log.head - 1))
         for index in 0..<forest.extents.count {
             let extent = forest.extents[index]
             guard !extent.number.isCold, extent.number >= log.extent,
-                let words = walk.found[extent.number.rawValue],
-                let word = words.lastIndex(where: { $0 != 0 })
+                let block = extent.bits.last(below: superblock.extentBlocks)
             else { continue }
-            let block = word * 64 + 63 - words[word].leadingZeroBitCount
             if (extent.number.rawValue, block) > (last.extent.rawValue, last.block) {
                 last = BlockAddress(extent: extent.number, block: block)
             }

@@ -9,8 +9,8 @@
 ///                     `--> checked again, as a whole
 ///         <--(apply)------ only then, and only if it is wanted
 /// ```
-/// Nothing that can be read is thrown away. What cannot be read stays where it is, so that reads
-/// report an error and never other data than were written.
+/// Nothing that can be read is thrown away. What cannot be read stays where it is, and what may be
+/// beneath it too, so that reads report an error and never other data than were written.
 package final class StoreRepair<Base: StoreMedium> {
     private let overlay: Overlay<Base>
     private let options: StoreCheck.Options
@@ -117,11 +117,11 @@ extension StreamOpening {
         var walk = TreeWalk(verifiesData: false) { _ in }
         engine.walkTrees(&walk, medium: medium)
         engine.notePages(&walk)
-        guard !walk.hasClashes else {
+        if let clash = walk.clash {
             throw StoreError(
                 .damaged,
-                "The store cannot be repaired: shard \(engine.configuration.stream) uses blocks as two "
-                    + "things at once; restore it from a backup, or copy out what can be read.")
+                "The store cannot be repaired: \(clash) What may be freed is not known. Restore it from "
+                    + "a backup, or copy out what can be read.")
         }
         engine.mend(walk)
         engine.windDown()
