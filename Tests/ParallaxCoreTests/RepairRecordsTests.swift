@@ -94,10 +94,15 @@ struct RepairRecordsTests {
         #expect(SmallStore.check(store.device).findings == [])
     }
 
-    @Test("what is beneath a damaged node is there when the node can be read again")
-    func lostNode() throws {
+    @Test(
+        "what is beneath a damaged node is there when the node can be read again",
+        arguments: [false, true])
+    func lostNode(isCleaned: Bool) throws {
         let store = try CheckTests.makeStore()
-        try store.clean()
+        // In another extent than the node, which the cleaner leaves where it is.
+        try store.write("gold", 100..<300)
+        try store.checkpoint()
+        if isCleaned { try store.clean() }
         let root = store.look { $0.catalog.vdis[0].root }
         let offset = try store.offset(of: root)
         store.flip(offset)

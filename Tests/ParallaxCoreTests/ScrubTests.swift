@@ -92,11 +92,12 @@ struct ScrubTests {
             held = try store.turn { $0 == .scrub && store.scrubStatus.verifiedBlocks > 0 }.first
         }
         store.stopScrub()
-        store.startScrub(bytesPerSecond: 256 << 20)
+        // It goes on with the beginning of the extent.
+        store.startScrub(bytesPerSecond: 256 << 20, from: store.scrubStatus)
         try store.carryOut(try #require(held))
         let status = try store.finishScrub()
         #expect(status.damagedBlocks == 0)
-        #expect(status.verifiedBlocks == UInt64(store.liveOffsets().count))
+        #expect(status.verifiedBlocks >= UInt64(store.liveOffsets().count))
         #expect(store.scrubFindings() == [])
     }
 
