@@ -67,7 +67,8 @@ enum FormatBlocks {
         let records = input.take(3000)
         let header = ChunkHeader(
             uuid: uuid, stream: 1, payloadBlocks: input.below(257),
-            lsn: LogSequenceNumber(input.word()), generation: 1, extent: ExtentNumber(3),
+            lsn: LogSequenceNumber(input.word() % Limits.logSequenceNumbers), generation: 1,
+            extent: ExtentNumber(3),
             block: input.below(256), recordBytes: min(records.count, ChunkHeader.recordCapacity),
             durableLSN: LogSequenceNumber(0))
         (block + ChunkHeader.recordsOffset).copyMemory(from: records, byteCount: header.recordBytes)
@@ -79,9 +80,25 @@ enum FormatBlocks {
         var count = 0
         while let record = reader.next() {
             precondition(record.payloadBlocks >= 0, "fewer than no blocks")
+            if case .vdi(let change) = record { applyLengths(of: change) }
             count += 1
             precondition(count <= blockBytes, "more records than bytes")
         }
+    }
+
+    /// The longest of what changes may put together is still a record that fits on a page.
+    private static func applyLengths(of change: CatalogRecord) {
+        var record = VDIRecord(
+            identifier: VDIIdentifier(1), name: String(repeating: "n", count: 255),
+            sizeBytes: 1 << 20, createdAtNanoseconds: 0)
+        switch change {
+        case .create(let other): record = other
+        case .rename(_, let name): record.name = name
+        case .setAttributes(_, let attributes): record.attributes = attributes
+        default: return
+        }
+        precondition(record.name.utf8.count <= 255, "a name that no record has room for")
+        precondition(record.encodedBytes <= RecordPages.capacity, "larger than a page")
     }
 
     private static func tables(_ block: UnsafeMutableRawPointer, _ input: inout Input) {

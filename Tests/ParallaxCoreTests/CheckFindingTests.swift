@@ -136,6 +136,18 @@ struct CheckFindingTests {
             try store.checkpoint()
         },
         Damage(
+            testDescription: "two snapshots with one name", severity: .repairable,
+            structures: [.records]
+        ) { store in
+            let second = try #require(store.snapshots["gold@second"])
+            store.mislead { engine in
+                guard let row = engine.catalog.versions.row(of: second) else { return }
+                engine.catalog.setDetails(row: row, SnapshotDetails(name: "first").encoded)
+                engine.catalog.touch(row: row)
+            }
+            try store.checkpoint()
+        },
+        Damage(
             testDescription: "a snapshot that is not younger than its parent",
             severity: .repairable, structures: [.versions]
         ) { store in
@@ -237,7 +249,7 @@ struct CheckFindingTests {
 
 /// Places of what a store is made of.
 extension SmallStore {
-    fileprivate func flip(_ offset: UInt64) { device.rot(at: offset + 100, bit: 3) }
+    func flip(_ offset: UInt64) { device.rot(at: offset + 100, bit: 3) }
 
     /// Half of what a snapshot holds is moved: it keeps the names.
     func makeForwards() throws {

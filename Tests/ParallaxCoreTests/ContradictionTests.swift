@@ -70,6 +70,17 @@ struct ContradictionTests {
         #expect(liveTotal == 1 && table.isContradicted)
     }
 
+    @Test("more bits than are counted: the count does not go below nothing")
+    func uncounted() {
+        var table = ExtentTable(slotCount: 2, extentBlocks: 256)
+        let place = BlockAddress(extent: ExtentNumber(3), block: 9)
+        table.insert(place.extent, slot: ExtentSlot(0), state: .sealed)
+        let isLoaded = table.loadPlace(ofLivePage: place)
+        table.removeLive(place)
+        let isContradicted = table.isContradicted
+        #expect(isLoaded && isContradicted && table[0].live == 0)
+    }
+
     @Test("an account that is overdrawn is empty")
     func account() {
         var left: UInt64 = 3

@@ -216,6 +216,65 @@ struct FormatTests {
         }
     }
 
+    @Test("what is longer or larger than it can be is no record")
+    func bounds() throws {
+        func survives(_ record: CatalogRecord) -> Bool {
+            let block = BlockBuffer()
+            var writer = ByteWriter(block.base, capacity: blockBytes)
+            record.encode(to: &writer)
+            var reader = ByteReader(block.base, count: record.encodedBytes)
+            return CatalogRecord.decode(kind: record.kind, from: &reader) == record
+        }
+        func text(_ count: Int) -> String { String(repeating: "x", count: count) }
+        let vdi = VDIIdentifier(3)
+        for (count, isValid) in [(100, true), (101, false), (300, false)] {
+            #expect(survives(.rename(vdi, name: text(count))) == isValid)
+        }
+        for (count, isValid) in [(1024, true), (1025, false), (3900, false)] {
+            let attributes = VDIAttributes(isTemplate: false, policy: text(count), quotaBytes: 0)
+            #expect(survives(.setAttributes(vdi, attributes)) == isValid)
+            var record = VDIRecord(
+                identifier: vdi, name: text(100), sizeBytes: 1 << 20, createdAtNanoseconds: 0)
+            record.attributes = attributes
+            if count < 3000 { #expect(survives(.create(record)) == isValid) }
+        }
+    }
+
+    @Test("moves lead to a cold extent, and end in it")
+    func moves() {
+        let cold = ExtentNumber(1 << 40 - 1)
+        for (to, isValid) in [
+            (BlockAddress(extent: cold, block: 7), true),
+            (BlockAddress(extent: cold, block: 0xF_FFFF), false),
+            (BlockAddress(extent: ExtentNumber(7), block: 7), false),
+            (BlockAddress(rawValue: .max), false),
+        ] {
+            let block = BlockBuffer()
+            var writer = ByteWriter(block.base, capacity: blockBytes, at: ChunkHeader.recordsOffset)
+            writer.put(ChunkRecord.Kind.moves)
+            writer.put(UInt8(0))
+            writer.put(UInt16(2))
+            writer.put(UInt32(0))
+            writer.put(to.rawValue)
+            writer.put(UInt64(1))
+            writer.put(UInt64(2))
+            var reader = ChunkRecordReader(header: block.base, recordBytes: 32)
+            #expect((reader.next() != nil) == isValid)
+            #expect(reader.isMalformed != isValid)
+        }
+    }
+
+    @Test("a damaged root asks for no more node frames than a replay can need")
+    func frames() throws {
+        let store = try SmallStore()
+        let superblock = try Store.inspect(medium: store.device).superblock
+        var root = store.look { $0.checkpoint.root }
+        root.nodeFrames = Int(UInt32.max)
+        #expect(root.replayFrames(superblock) < 1 << 16)
+        root.nodeFrames = 3
+        #expect(root.replayFrames(superblock) == 3)
+    }
+
     @Test("random bytes are no chunk header and no records, and never trap")
     func randomBytes() {
         var generator = SeededRandom(seed: 3)

@@ -103,6 +103,27 @@ struct RepairTests {
         #expect(result.found == SmallStore.Comparison(wrong: lost))
     }
 
+    @Test(
+        "a cut with many flushed chunks behind it, in the next extent as well: repaired, and the log goes on",
+        arguments: [(40, 2), (200, 2), (200, 100)])
+    func cutLongLog(writes: UInt64, cut: UInt64) throws {
+        let store = try CheckTests.makeStore()
+        let first: UInt64 = 1000
+        let offsets = try store.writeSingly("gold", first..<first + writes)
+        store.device.rot(at: offsets[Int(cut)] + 100, bit: 3)
+        store.forget("gold", first + cut..<first + writes)
+        #expect(check(store.device).findings.map(\.structure) == [.log])
+        let result = try repair(store.device, of: store)
+        #expect(result.after.severity == nil, "\(result.after.findings)")
+        // It serves, and what it writes now is found by the next opening.
+        try store.open()
+        try store.write("gold", first..<first + 20)
+        try store.flush("gold")
+        try store.open()
+        #expect(check(store.device).findings == [])
+        #expect(try store.compare(within: 0..<first + writes) == SmallStore.Comparison())
+    }
+
     @Test("damaged data in the log cost those blocks, and nothing that was written later")
     func damagedPayload() throws {
         let store = try CheckTests.makeStore()

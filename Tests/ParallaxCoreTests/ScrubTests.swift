@@ -83,6 +83,57 @@ struct ScrubTests {
         }
     }
 
+    @Test("a piece that is still being read when another pass begins is not taken for that pass's")
+    func restart() throws {
+        let store = try CheckTests.makeStore()
+        store.startScrub(bytesPerSecond: 256 << 20)
+        var held: StoreCommand?
+        while held == nil {
+            held = try store.turn { $0 == .scrub && store.scrubStatus.verifiedBlocks > 0 }.first
+        }
+        store.stopScrub()
+        // It goes on with the beginning of the extent.
+        store.startScrub(bytesPerSecond: 256 << 20, from: store.scrubStatus)
+        try store.carryOut(try #require(held))
+        let status = try store.finishScrub()
+        #expect(status.damagedBlocks == 0)
+        #expect(status.verifiedBlocks >= UInt64(store.liveOffsets().count))
+        #expect(store.scrubFindings() == [])
+    }
+
+    @Test("nodes and pages that are on their way to the device are not taken for damage")
+    func whileCheckpointing() throws {
+        let store = try CheckTests.makeStore()
+        try store.write("gold", 0..<4)
+        store.mislead { $0.requestCheckpoint() }
+        store.startScrub(bytesPerSecond: 256 << 20)
+        var held: [StoreCommand] = []
+        for _ in 0..<200 {
+            for command in try store.turn(holding: { $0 == .chunk }) {
+                held.append(command)
+                // The device has come as far as the header.
+                try store.carryOut(command, answers: false, blocks: 1)
+            }
+        }
+        #expect(!held.isEmpty)
+        #expect(!store.scrubStatus.isRunning)
+        #expect(store.scrubStatus.damagedBlocks == 0)
+        for command in held { try store.carryOut(command) }
+        #expect(store.scrubFindings() == [])
+    }
+
+    @Test("ends with the engine, and does not begin with one that has failed")
+    func failedEngine() throws {
+        let store = try CheckTests.makeStore()
+        store.startScrub(bytesPerSecond: 1 << 20)
+        store.step()
+        #expect(store.scrubStatus.isRunning)
+        store.mislead { $0.fail(StoreError(.device, "The device is gone.")) }
+        #expect(!store.scrubStatus.isRunning && !store.scrubStatus.isFinished)
+        store.startScrub(bytesPerSecond: 1 << 20)
+        #expect(!store.scrubStatus.isRunning)
+    }
+
     @Test("does not take what is being written for damage")
     func whileWriting() throws {
         let store = try CheckTests.makeStore()

@@ -54,7 +54,7 @@ struct ExtentTable: ~Copyable {
     let extentBlocks: Int
     private(set) var liveTotal = 0
     /// I2 does not hold: a block died that did not live, or came to life twice.
-    private(set) var isContradicted = false
+    var isContradicted = false
     /// The number of the next checkpoint that begins.
     var nextCheckpoint: UInt64 = 0
     /// The checkpoint that all extents are held for, at least.
@@ -202,9 +202,9 @@ extension ExtentTable {
     /// `isReplayed`: a replay finds in the log that the block died or was moved, and does not read
     /// it. Everything else is needed until the next checkpoint.
     mutating func removeLive(_ place: BlockAddress, isReplayed: Bool = false) {
-        guard let index = find(place), entries[index].bits[place.block] else {
-            return isContradicted = true
-        }
+        // A check goes on with bits that are more than the count.
+        guard let index = find(place), entries[index].bits[place.block], entries[index].live > 0
+        else { return isContradicted = true }
         thaw(index)
         entries[index].bits.clear(place.block)
         entries[index].live -= 1
@@ -262,7 +262,7 @@ extension ExtentTable {
     /// without it.
     mutating func removeLivePage(_ place: BlockAddress) {
         guard let index = find(place), entries[index].bits[place.block],
-            entries[index].checkpointLive > 0
+            entries[index].live > 0, entries[index].checkpointLive > 0
         else { return isContradicted = true }
         thaw(index)
         entries[index].bits.clear(place.block)
@@ -354,11 +354,13 @@ extension ExtentTable {
         return true
     }
 
-    /// A walk has found what lives in the extent at `index`: nil, nothing.
-    mutating func adoptBits(_ index: Int, _ words: [UInt64]?) {
+    /// A walk has found what lives in the extent at `index`: nil, nothing. With `keepsOthers` what the
+    /// walk has not found stays as it is.
+    mutating func adoptBits(_ index: Int, _ words: [UInt64]?, keepsOthers: Bool) {
         var live = 0
         for word in 0..<pool.words {
-            entries[index].bits.words[word] = words?[word] ?? 0
+            let others = keepsOthers ? entries[index].bits.words[word] : 0
+            entries[index].bits.words[word] = others | (words?[word] ?? 0)
             live += entries[index].bits.words[word].nonzeroBitCount
         }
         liveTotal += live - Int(entries[index].live)

@@ -20,6 +20,17 @@ struct LiveBits: BitwiseCopyable {
     func setFrozen(_ block: Int) { frozen?[block >> 6] |= 1 << UInt64(block & 63) }
     func clearFrozen(_ block: Int) { frozen?[block >> 6] &= ~(1 << UInt64(block & 63)) }
 
+    /// The last block before `end` that lives.
+    func last(below end: Int) -> Int? {
+        var block = end - 1
+        while block >= 0 {
+            let word = words[block >> 6] << UInt64(63 - block & 63)
+            if word != 0 { return block - word.leadingZeroBitCount }
+            block = (block & ~63) - 1
+        }
+        return nil
+    }
+
     func deallocate() {
         words.deallocate()
         frozen?.deallocate()

@@ -10,8 +10,7 @@ extension Engine {
         references += forest.extents.livePages.references
         for reference in references where !reference.isHole && isInStore(reference.address) {
             if !walk.note(reference.address, extentBlocks: superblock.extentBlocks) {
-                walk.hasClashes = true
-                walk.findings.append(
+                walk.noteClash(
                     CheckFinding(
                         .loss, .extents, stream: configuration.stream,
                         "Block \(reference.address.block) of extent "
@@ -87,11 +86,6 @@ extension Engine {
         }
     }
 
-    private func capitalised(_ owner: RecordOwner) -> String {
-        let text = describe(owner)
-        return text.prefix(1).uppercased() + text.dropFirst()
-    }
-
     private func compareBits(_ walk: inout TreeWalk) {
         // What has been said of a lost page need not be said of each extent.
         let areLost = inspection?.hasLostBits == true
@@ -125,9 +119,9 @@ extension Engine {
         var places: Set<UInt64> = []
         var doubles = 0
         var astray = 0
-        forest.forwards.forEach { _, place in
+        forest.forwards.forEach { name, place in
             if !places.insert(place.rawValue).inserted { doubles += 1 }
-            if !isInStore(place) || !walk.isFound(place) { astray += 1 }
+            if isAstray(name, place, walk) { astray += 1 }
         }
         if doubles > 0 {
             walk.findings.append(
@@ -136,12 +130,21 @@ extension Engine {
                     "\(doubles) forwards of shard \(configuration.stream) lead to the place of "
                         + "another."))
         }
-        if astray > 0, !walk.hasLostNodes {
+        if astray > 0 {
             note(
                 .forwards,
-                "\(astray) forwards of shard \(configuration.stream) lead to blocks that "
-                    + "nothing uses.", &walk)
+                "\(astray) forwards of shard \(configuration.stream) have names that nothing uses.",
+                &walk)
         }
+    }
+
+    /// Whether no tree calls a block by this name. Behind a node that cannot be read one may, if the
+    /// block lives and is not known by another name.
+    func isAstray(_ name: BlockAddress, _ place: BlockAddress, _ walk: TreeWalk) -> Bool {
+        guard isInStore(place) else { return true }
+        if walk.movedNames.contains(name.rawValue) { return false }
+        guard walk.hasLostNodes, !walk.isFound(place) else { return true }
+        return !forest.extents.isLive(place) && inspection?.hasLostBits != true
     }
 }
 

@@ -7,12 +7,14 @@ extension Engine {
     /// `walk` is one through this engine, as it is now.
     mutating func mend(_ walk: TreeWalk) {
         dropAstrayForwards(walk)
-        for index in 0..<forest.extents.count {
-            forest.extents.adoptBits(index, walk.found[forest.extents[index].number.rawValue])
-        }
+        adoptBits(walk)
         forest.liveNodes = walk.liveNodes
+        // What the log said of blocks that the books did not know: from here on they do.
+        forest.isContradicted = false
+        forest.extents.isContradicted = false
+        catalog.isContradicted = false
         mendAccounts(walk)
-        continueBehindWhatLives(walk)
+        continueBehindWhatLives()
         touchAllPages()
         changesSinceFreeze += 1
         // The log says nothing of all this.
@@ -23,9 +25,23 @@ extension Engine {
     private mutating func dropAstrayForwards(_ walk: TreeWalk) {
         var astray: [BlockAddress] = []
         forest.forwards.forEach { name, place in
-            if !isInStore(place) || !walk.isFound(place) { astray.append(name) }
+            if isAstray(name, place, walk) { astray.append(name) }
         }
         for name in astray { forest.dropForward(name) }
+    }
+
+    /// What is beneath a node that cannot be read stays as it is: a later read of the node may succeed,
+    /// and must not find other data there.
+    private mutating func adoptBits(_ walk: TreeWalk) {
+        var walk = walk
+        forest.forwards.forEach { _, place in
+            _ = walk.note(place, extentBlocks: superblock.extentBlocks)
+        }
+        for index in 0..<forest.extents.count {
+            forest.extents.adoptBits(
+                index, walk.found[forest.extents[index].number.rawValue],
+                keepsOthers: walk.hasLostNodes)
+        }
     }
 
     private mutating func mendAccounts(_ walk: TreeWalk) {
@@ -63,22 +79,9 @@ extension Engine {
 
     /// The log ends where no chunk is whole. Behind that there may be blocks that live, if it was
     /// damage that made the end; they must not be written over.
-    private mutating func continueBehindWhatLives(_ walk: TreeWalk) {
-        var last = BlockAddress(extent: log.extent, block: max(0, log.head - 1))
-        var lastLSN = log.nextLSN
-        for index in 0..<forest.extents.count {
-            let extent = forest.extents[index]
-            lastLSN = max(lastLSN, extent.lastLSN.next)
-            guard !extent.number.isCold, extent.number >= log.extent,
-                let words = walk.found[extent.number.rawValue],
-                let word = words.lastIndex(where: { $0 != 0 })
-            else { continue }
-            let block = word * 64 + 63 - words[word].leadingZeroBitCount
-            let place = BlockAddress(extent: extent.number, block: block)
-            if (place.extent.rawValue, place.block) > (last.extent.rawValue, last.block) {
-                last = place
-            }
-        }
+    private mutating func continueBehindWhatLives() {
+        skipSequenceNumbers()
+        let last = lastLiving
         guard (last.extent.rawValue, last.block) >= (log.extent.rawValue, log.head) else { return }
         for index in 0..<forest.extents.count {
             let number = forest.extents[index].number
@@ -91,8 +94,42 @@ extension Engine {
         log.extent = last.extent
         log.head = last.block + 1
         log.nextExtent = max(log.nextExtent, last.extent.next)
-        log.nextLSN = lastLSN
-        appliedLSN = LogSequenceNumber(lastLSN.rawValue - 1)
+    }
+
+    /// The last block of the log that lives, or that the log has reached.
+    private var lastLiving: BlockAddress {
+        var last = BlockAddress(extent: log.extent, block: max(0, log.head - 1))
+        for index in 0..<forest.extents.count {
+            let extent = forest.extents[index]
+            guard !extent.number.isCold, extent.number >= log.extent,
+                let block = extent.bits.last(below: superblock.extentBlocks)
+            else { continue }
+            if (extent.number.rawValue, block) > (last.extent.rawValue, last.block) {
+                last = BlockAddress(extent: extent.number, block: block)
+            }
+        }
+        return last
+    }
+
+    /// LSNs between those of chunks that were lost and those that come now.
+    private static let skippedLSNs: UInt64 = 1 << 32
+
+    /// No LSN is given twice. And behind a cut there are whole chunks still, which say how far the log
+    /// had been durable: if it went on from there with the numbers that were lost, they would say of
+    /// its new chunks that they had been flushed, and the end of the log would look like damage. So it
+    /// goes on far beyond all that they can have named.
+    private mutating func skipSequenceNumbers() {
+        var next = log.nextLSN
+        for index in 0..<forest.extents.count {
+            next = max(next, forest.extents[index].lastLSN.next)
+        }
+        if let inspection, inspection.isLogCut {
+            next = max(next, inspection.lastLSNBehindCut)
+            next = LogSequenceNumber(next.rawValue + Self.skippedLSNs)
+        }
+        guard next > log.nextLSN else { return }
+        log.nextLSN = next
+        appliedLSN = LogSequenceNumber(next.rawValue - 1)
         durableLSN = appliedLSN
     }
 
@@ -103,11 +140,5 @@ extension Engine {
         for page in forest.extents.livePages.references.indices {
             forest.extents.livePages.touch(page: page)
         }
-    }
-
-    /// Two things with one name: the second gets its number as well. Returns what was renamed.
-    mutating func renameVDI(_ handle: Int, to name: String) {
-        catalog.names[handle] = name
-        catalog.resizeRecord(handle)
     }
 }

@@ -40,9 +40,8 @@ extension Engine {
         of owner: RecordOwner, _ walk: inout TreeWalk, medium: some StoreMedium
     ) {
         walk.owner = owner
-        let parent =
-            owner.row.map { catalog.versions[$0].parent }
-            ?? owner.handle.map { catalog.vdis[$0].version } ?? -1
+        walk.hasToldSharing = false
+        let parent = catalog.parent(of: owner)
         walk.floor = parent >= 0 ? catalog.versions[Int(parent)].epoch : 0
         let tree = catalog.tree(of: owner)
         var summary = TreeWalk.Summary(level: 0, firstBlock: 0)
@@ -102,6 +101,11 @@ extension Engine {
         guard catalog.isVisible(row) else { return "a deleted snapshot of VDI \(vdi)" }
         return "snapshot \(vdi)@\(catalog.versions.decodedDetails(row).name)"
     }
+
+    func capitalised(_ owner: RecordOwner) -> String {
+        let text = describe(owner)
+        return text.prefix(1).uppercased() + text.dropFirst()
+    }
 }
 
 extension Engine {
@@ -118,6 +122,7 @@ extension Engine {
             guard known.level == level, known.firstBlock == block else {
                 return lose(reference, empty, "stands at two places of the trees", &walk)
             }
+            noteShared(reference, &walk)
             return known
         }
         noteNode(reference, &walk)
@@ -125,8 +130,8 @@ extension Engine {
             !entries.contains(where: { !$0.isHole && $0.address.flags > (level == 0 ? 0 : 1) })
         else {
             let fault =
-                walk.lostNames[reference.address.rawValue] == nil
-                ? "cannot be read or fails its checksum" : "leads nowhere"
+                walk.lostNames.contains(reference.address.rawValue)
+                ? "leads nowhere" : "cannot be read or fails its checksum"
             return remember(lose(reference, empty, fault, &walk), reference, &walk)
         }
         let summary =
@@ -163,19 +168,35 @@ extension Engine {
         guard let address = address(of: reference) else { return }
         let place = forest.place(of: address)
         guard isInStore(place) else {
-            walk.lostNames[address.rawValue] = reference.checksum
+            walk.lostNames.insert(address.rawValue)
             return
         }
+        if place != address { walk.movedNames.insert(address.rawValue) }
         if walk.note(place, extentBlocks: superblock.extentBlocks) {
             walk.liveNodes += 1
         } else {
-            walk.hasClashes = true
-            walk.findings.append(
+            walk.noteClash(
                 CheckFinding(
                     .loss, .node, stream: configuration.stream,
                     "Block \(place.block) of extent \(place.extent.rawValue) is a radix node and "
                         + "something else, too."))
         }
+    }
+
+    /// The walk has found this before. Then the parent of the tree has it too, which owns it: what was
+    /// born behind the parent is the tree's own, and is freed when the tree lets go of it. If it was
+    /// found all the same, the record of the version is lost that it comes from.
+    private func noteShared(_ reference: BlockReference, _ walk: inout TreeWalk) {
+        // What is being given back is walked after its child.
+        guard reference.birth > walk.floor, walk.deletion == nil, !walk.hasToldSharing,
+            let owner = walk.owner
+        else { return }
+        walk.hasToldSharing = true
+        walk.noteClash(
+            CheckFinding(
+                .loss, .versions, stream: configuration.stream,
+                "\(capitalised(owner)) shares blocks with other disks or snapshots, and the snapshot "
+                    + "is not there from which they have them."))
     }
 
     func isInStore(_ place: BlockAddress) -> Bool {
@@ -245,13 +266,16 @@ extension Engine {
         for (slot, entry) in entries.enumerated() where !entry.isHole {
             let place = forest.place(of: entry.address)
             guard isInStore(place) else {
-                walk.lostNames[entry.address.rawValue] = entry.checksum
+                walk.lostNames.insert(entry.address.rawValue)
                 continue
             }
+            if place != entry.address { walk.movedNames.insert(entry.address.rawValue) }
             if walk.note(place, extentBlocks: superblock.extentBlocks) {
                 fresh.append(entry)
                 isFresh[slot] = true
                 creditBirth(entry, &walk)
+            } else {
+                noteShared(entry, &walk)
             }
         }
         walk.dataBlocks += UInt64(fresh.count)
@@ -291,9 +315,7 @@ extension Engine {
     /// A block that no parent has was born here; behind damage, or beside a deletion, further up.
     private func creditBirth(_ entry: BlockReference, _ walk: inout TreeWalk) {
         guard var owner = walk.owner else { return }
-        var parent =
-            owner.row.map { catalog.versions[$0].parent }
-            ?? owner.handle.map { catalog.vdis[$0].version } ?? -1
+        var parent = catalog.parent(of: owner)
         while parent >= 0, entry.birth <= catalog.versions[Int(parent)].epoch {
             owner = .version(Int(parent))
             parent = catalog.versions[Int(parent)].parent

@@ -16,8 +16,11 @@ struct Inspection {
     /// The topmost table block of a checkpoint that came after the one that is opened: the log was
     /// durable as far as there.
     var laterTable = BlockReference.hole
-    /// The log ends where it should not: it cannot be continued there.
+    /// The log ends before what had been flushed: its numbers cannot go on from there, because the
+    /// chunks behind the end use them already.
     var isLogCut = false
+    /// The highest LSN among those chunks, as far as they were found.
+    var lastLSNBehindCut = LogSequenceNumber(0)
 }
 
 extension Engine {
@@ -49,7 +52,8 @@ extension Engine {
         configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
         // A replay may need more frames than the one that wrote the log had, if nodes are damaged.
-        let frames = max(64, configuration.nodeCacheBytes / blockBytes, root.nodeFrames)
+        let frames = max(
+            configuration.nodeFrames, root.replayFrames(superblock))
         var engine = Engine(
             configuration: configuration, superblock: superblock, root: root, frameCount: frames)
         engine.inspection = Inspection()
@@ -78,8 +82,8 @@ extension Engine {
     ) throws(StoreError) -> Bool {
         let lsn = reader.lsn.rawValue
         let what =
-            "the log of shard \(configuration.stream) breaks off at chunk \(lsn), "
-            + "although that chunk had been flushed"
+            "the log of shard \(configuration.stream) breaks off at chunk \(lsn), although that chunk "
+            + "had been flushed: the device has lost it, or reports flushes that it does not do"
         guard inspection != nil else { throw Self.damaged(what) }
         if let header = try reader.nextDespitePayload(medium: medium) {
             try object(
@@ -122,16 +126,20 @@ extension Engine {
     /// Lists what the chunks behind the cut had written, as far as they can be found: those in the
     /// rest of the extent and in the extents that are known to follow.
     private mutating func noteLostWrites(_ reader: inout LogReader, medium: some StoreMedium) {
-        var lost: [(chunk: ChunkRecord, lsn: UInt64)] = []
-        reader.forEachLaterChunk(medium: medium) { record, lsn in lost.append((record, lsn)) }
+        var lost: [ChunkRecord] = []
+        var last = reader.lsn
+        let note = { (record: ChunkRecord, lsn: LogSequenceNumber) in
+            lost.append(record)
+            last = max(last, lsn)
+        }
+        reader.forEachLaterChunk(medium: medium, note)
         var extent = reader.extent.next
         while let slot = forest.extents.slot(of: extent) {
-            reader.forEachLaterChunk(in: extent, slot: slot, medium: medium) { record, lsn in
-                lost.append((record, lsn))
-            }
+            reader.forEachLaterChunk(in: extent, slot: slot, medium: medium, note)
             extent = extent.next
         }
-        for (record, _) in lost {
+        inspection?.lastLSNBehindCut = last
+        for record in lost {
             switch record {
             case .data(let vdi, let first, let count, _), .hole(let vdi, let first, let count, _):
                 noteLoss(vdi, first, count)

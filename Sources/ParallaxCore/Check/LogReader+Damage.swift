@@ -20,7 +20,7 @@ extension LogReader {
     /// Calls `body` with the records of every chunk in the rest of this extent that is later than
     /// the one that is missing.
     mutating func forEachLaterChunk(
-        medium: some StoreMedium, _ body: (ChunkRecord, UInt64) -> Void
+        medium: some StoreMedium, _ body: (ChunkRecord, LogSequenceNumber) -> Void
     ) {
         for position in block..<superblock.extentBlocks {
             guard let found = try? header(at: position, medium: medium), found.lsn > lsn,
@@ -28,14 +28,14 @@ extension LogReader {
             else { continue }
             var records = ChunkRecordReader(
                 header: UnsafeRawPointer(place(position)), recordBytes: found.recordBytes)
-            while let record = records.next() { body(record, found.lsn.rawValue) }
+            while let record = records.next() { body(record, found.lsn) }
         }
     }
 
     /// The same for all of another extent. The position stays where it is.
     mutating func forEachLaterChunk(
         in other: ExtentNumber, slot otherSlot: ExtentSlot, medium: some StoreMedium,
-        _ body: (ChunkRecord, UInt64) -> Void
+        _ body: (ChunkRecord, LogSequenceNumber) -> Void
     ) {
         let position = (extent, slot, block)
         enter(other, slot: otherSlot)

@@ -150,6 +150,8 @@ extension StoreCheck {
                 isWhole ? .repairable : .loss, .tables, stream: root.stream,
                 "The newest checkpoint of shard \(root.stream) is damaged (\(fault)); the one before "
                     + "it and the log behind that have \(isWhole ? "everything" : "less")."))
+        // What the newest checkpoint and the log behind it had may still be there, and says so.
+        if !isWhole { opening.engine.inspection?.isLogCut = true }
         opened.opening = opening
     }
 

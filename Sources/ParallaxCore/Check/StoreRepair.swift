@@ -9,8 +9,8 @@
 ///                     `--> checked again, as a whole
 ///         <--(apply)------ only then, and only if it is wanted
 /// ```
-/// Nothing that can be read is thrown away. What cannot be read stays where it is, so that reads
-/// report an error and never other data than were written.
+/// Nothing that can be read is thrown away. What cannot be read stays where it is, and what may be
+/// beneath it too, so that reads report an error and never other data than were written.
 package final class StoreRepair<Base: StoreMedium> {
     private let overlay: Overlay<Base>
     private let options: StoreCheck.Options
@@ -73,6 +73,7 @@ package final class StoreRepair<Base: StoreMedium> {
             engines.append(opening)
         }
         try claimSlots(of: engines, &slots)
+        for opening in engines { opening.engine.giveDisksToSnapshots() }
         rename(engines)
         for engine in engines { try engine.mend(on: overlay, &slots) }
     }
@@ -90,18 +91,16 @@ package final class StoreRepair<Base: StoreMedium> {
         }
     }
 
-    /// Names are unique among all shards.
+    /// Names of VDIs are unique among all shards, those of snapshots in their VDI.
     private func rename(_ engines: [StreamOpening]) {
-        var names: Set<String> = []
+        var names = UniqueNames()
         for mended in engines {
             for handle in 0..<mended.engine.catalog.count
             where mended.engine.catalog.vdis[handle].kind == .head
                 && !mended.engine.catalog.vdis[handle].isDeleting
             {
-                let name = mended.engine.catalog.names[handle]
-                if names.insert(name).inserted { continue }
-                let number = mended.engine.catalog.vdis[handle].identifier.rawValue
-                mended.engine.renameVDI(handle, to: "\(name.prefix(70))-\(number)")
+                if options.namesAreUnique { mended.engine.renameVDI(handle, &names) }
+                mended.engine.renameSnapshots(of: handle)
             }
         }
     }
@@ -118,11 +117,11 @@ extension StreamOpening {
         var walk = TreeWalk(verifiesData: false) { _ in }
         engine.walkTrees(&walk, medium: medium)
         engine.notePages(&walk)
-        guard !walk.hasClashes else {
+        if let clash = walk.clash {
             throw StoreError(
                 .damaged,
-                "The store cannot be repaired: shard \(engine.configuration.stream) uses blocks as two "
-                    + "things at once; restore it from a backup, or copy out what can be read.")
+                "The store cannot be repaired: \(clash) What may be freed is not known. Restore it from "
+                    + "a backup, or copy out what can be read.")
         }
         engine.mend(walk)
         engine.windDown()

@@ -49,16 +49,21 @@ struct TreeWalk {
     var losses: [CheckLoss] = []
     /// A node could not be read: what it leads to is not known.
     var hasLostNodes = false
-    /// One block is used as two things.
-    var hasClashes = false
-    /// Names that lead to no extent, with the checksum that their block must have.
-    var lostNames: [UInt64: UInt32] = [:]
+    /// The first case of a block that is used as two things, or that nobody owns: no repair knows what
+    /// may be freed then.
+    private(set) var clash: String?
+    /// Names that lead to no extent.
+    var lostNames: Set<UInt64> = []
+    /// Names by which trees call a block that is somewhere else.
+    var movedNames: Set<UInt64> = []
 
     // Of the tree under way.
     var owner: RecordOwner?
     var floor: UInt32 = 0
     /// Which of its nodes are given back already.
     var deletion: ReclaimJob?
+    /// It has been told that the tree has what it does not share with its parent and others have, too.
+    var hasToldSharing = false
     var progress: (UInt64) -> Void
 
     init(verifiesData: Bool, progress: @escaping (UInt64) -> Void) {
@@ -75,6 +80,11 @@ struct TreeWalk {
         guard old & mask == 0 else { return false }
         found[place.extent.rawValue, default: empty()][word] = old | mask
         return true
+    }
+
+    mutating func noteClash(_ finding: CheckFinding) {
+        if clash == nil { clash = finding.message }
+        findings.append(finding)
     }
 
     func isFound(_ place: BlockAddress) -> Bool {

@@ -235,7 +235,7 @@ struct CheckpointTables {
             guard let number = reader.take(UInt64.self), number > 0, number < 1 << 40,
                 let slot = reader.take(UInt32.self), slot < superblock.slotCount,
                 let live = reader.take(UInt32.self), Int(live) <= superblock.extentBlocks,
-                let last = reader.take(UInt64.self)
+                let last = reader.take(UInt64.self), last < Limits.logSequenceNumbers
             else { return nil }
             tables.extents.append(
                 Extent(

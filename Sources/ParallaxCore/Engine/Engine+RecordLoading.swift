@@ -141,6 +141,7 @@ extension Engine {
             orphan.parent = SnapshotIdentifier(0)
             _ = catalog.insert(orphan, page: page)
         }
+        var lostVDIs: Set<VDIIdentifier> = []
         // In the order in which they were made.
         for (row, _) in loaded.parents.sorted(by: {
             catalog.versions[$0.row].identifier.sequence
@@ -149,9 +150,11 @@ extension Engine {
             let version = catalog.versions[row]
             guard version.state != .deleted else { continue }
             guard let handle = catalog.handle(of: version.vdi) else {
+                guard lostVDIs.insert(version.vdi).inserted else { continue }
                 try object(
-                    "shard \(root.stream) has a snapshot of a VDI that is not there", .records,
-                    consequence: "the record of VDI \(version.vdi.rawValue) is lost")
+                    "shard \(root.stream) has snapshots of a VDI that is not there", .records,
+                    consequence: "the record of VDI \(version.vdi.rawValue) is lost; a repair puts "
+                        + "them under an empty disk, \(Self.nameOfLost(version.vdi))")
                 continue
             }
             catalog.appendSnapshot(row, to: Int(handle))

@@ -7,10 +7,7 @@ extension Engine {
         store: OpenedStore, configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
         let root = try newestRoot(store.superblock, stream: configuration.stream, medium: medium)
-        // A checkpoint must have found room for all nodes that were dirty, and a quarter of the
-        // frames never is: more than this no replay needs, whatever a damaged root says.
-        let enough = 2 * Int(store.superblock.slotCount) * store.superblock.extentBlocks
-        let frames = max(configuration.nodeFrames, min(root.nodeFrames, enough))
+        let frames = max(configuration.nodeFrames, root.replayFrames(store.superblock))
         var engine = Engine(
             configuration: configuration, superblock: store.superblock, root: root,
             frameCount: frames)
@@ -47,7 +44,9 @@ extension Engine {
     }
 
     static func damaged(_ what: String) -> StoreError {
-        StoreError(.damaged, "The store is damaged: \(what); restore it from a backup.")
+        StoreError(
+            .damaged,
+            "The store is damaged: \(what); stop the daemon and run `parallax-ctl store check`.")
     }
 
     mutating func loadTables(_ root: CheckpointRoot, medium: some StoreMedium)

@@ -269,7 +269,7 @@ extension Engine {
         guard requests.usedCount == 0, commands.isEmpty else { return false }
         if failure != nil { return true }
         return log.isQuiet && checkpoint.phase == .idle && !catalog.hasChanges
-            && !scrubber.isBusy && (isWindingDown || !scrubber.status.isRunning)
+            && !scrubber.isBusy && (isWindingDown || !scrubStatus.isRunning)
             && (isWindingDown || !(catalog.reclaim.hasWork || diffs.hasWork))
             && (isWindingDown ? !cleaner.isBusy : cleaner.isQuiet && cleaner.pacing.goal == nil)
             && releasing.isEmpty && grace.isEmpty && moveLog.drops.isEmpty

@@ -8,7 +8,7 @@
 ///  2 resize      VDI u64, size in bytes u64
 ///  3 rename      VDI u64, name
 ///  4 delete      VDI u64
-///  5 attributes  VDI u64, flags u8 (2 = template), policy
+///  5 attributes  VDI u64, flags u8 (2 = template), quota u64, policy
 ///  6 snapshot    snapshot u64, VDI u64, created at u64, group u64, details
 ///  7 details     snapshot u64, details
 ///  8 delete      snapshot u64
@@ -119,10 +119,13 @@ enum CatalogRecord: Equatable {
                 size % UInt64(blockBytes) == 0
             else { return nil }
             return .resize(vdi, sizeBytes: size)
-        case 3: return reader.takeString(reader.remaining).map { .rename(vdi, name: $0) }
+        case 3:
+            guard Limits.vdiNameBytes.contains(reader.remaining) else { return nil }
+            return reader.takeString(reader.remaining).map { .rename(vdi, name: $0) }
         case 4: return .delete(vdi)
         case 5:
             guard let flags = reader.take(UInt8.self), let quota = reader.take(UInt64.self),
+                reader.remaining <= Limits.policyBytes,
                 let policy = reader.takeString(reader.remaining)
             else { return nil }
             return .setAttributes(

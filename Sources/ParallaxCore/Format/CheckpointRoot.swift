@@ -50,6 +50,13 @@ package struct CheckpointRoot: Equatable, Sendable {
         Superblock.checkpointRootOffset(stream: stream, copy: Int(sequence & 1))
     }
 
+    /// Node frames that a replay needs. A checkpoint must have found room for all nodes that were
+    /// dirty, and a quarter of the frames never is: more than this it is not, whatever a damaged root
+    /// says.
+    func replayFrames(_ superblock: Superblock) -> Int {
+        min(nodeFrames, 2 * Int(superblock.slotCount) * superblock.extentBlocks)
+    }
+
     package func encode(to block: UnsafeMutableRawPointer) {
         var writer = ByteWriter(block, capacity: blockBytes)
         writer.put(Self.magic)
@@ -86,6 +93,7 @@ package struct CheckpointRoot: Equatable, Sendable {
             let sequence = reader.take(UInt64.self), let generation = reader.take(UInt64.self),
             let tableBytes = reader.take(UInt64.self), tableBytes <= 1 << 40,
             let table = reader.takeReference(), let lsn = reader.take(UInt64.self), lsn > 0,
+            lsn < Limits.logSequenceNumbers,
             let extent = reader.take(UInt64.self), let replayBlock = reader.take(UInt32.self),
             let frames = reader.take(UInt32.self), let nextExtent = reader.take(UInt64.self),
             let nextVDI = reader.take(UInt64.self), let nextSnapshot = reader.take(UInt64.self)

@@ -69,6 +69,7 @@ struct ChunkHeader: Equatable {
         guard reader.take(UInt64.self) == magic, reader.take(UInt64.self) == uuid.high,
             reader.take(UInt64.self) == uuid.low, reader.take(UInt32.self) == UInt32(stream),
             let payloadBlocks = reader.take(UInt32.self), let lsn = reader.take(UInt64.self),
+            lsn < Limits.logSequenceNumbers,
             let generation = reader.take(UInt64.self), let extent = reader.take(UInt64.self),
             let position = reader.take(UInt32.self), let recordBytes = reader.take(UInt32.self),
             let durable = reader.take(UInt64.self),

@@ -130,10 +130,12 @@ struct ChunkRecordReader {
             guard reader.skip(Int(short) * MovedBlock.bytes) else { return nil }
             return .moved(vdi: VDIIdentifier(vdi), count: Int(short), blocksOffset: offset)
         case ChunkRecord.Kind.moves:
-            guard let to = reader.take(UInt64.self), short > 0 else { return nil }
+            guard let to = reader.take(UInt64.self).map(BlockAddress.init(rawValue:)), short > 0,
+                to.extent.isCold, to.flags == 0, to.block + Int(short) <= Limits.extentBlocks
+            else { return nil }
             let offset = reader.position
             guard reader.skip(Int(short) * 8) else { return nil }
-            return .moves(to: BlockAddress(rawValue: to), count: Int(short), fromOffset: offset)
+            return .moves(to: to, count: Int(short), fromOffset: offset)
         case ChunkRecord.Kind.drop:
             guard let extent = reader.take(UInt64.self) else { return nil }
             return .drop(extent: ExtentNumber(extent))

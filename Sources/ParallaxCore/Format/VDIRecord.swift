@@ -73,7 +73,7 @@ package struct VDIRecord: Equatable, Sendable {
         guard let length = reader.take(UInt16.self), reader.take(UInt8.self) == kind,
             let levels = reader.take(UInt8.self), Int(levels) <= Limits.radixLevels,
             let flags = reader.take(UInt8.self), let nameBytes = reader.take(UInt8.self),
-            let policyBytes = reader.take(UInt16.self),
+            let policyBytes = reader.take(UInt16.self), Int(policyBytes) <= Limits.policyBytes,
             Int(length) == fixedBytes + Int(nameBytes) + Int(policyBytes),
             let identifier = reader.take(UInt64.self), let parent = reader.take(UInt64.self),
             let epoch = reader.take(UInt32.self), reader.take(UInt32.self) != nil,

@@ -14,8 +14,14 @@ package enum Limits {
 
     package static let extentBytes: ClosedRange<UInt64> = 1 << 20...1 << 30
 
+    /// Blocks of the largest extent.
+    package static let extentBlocks = 1 << 18
+
     /// Blocks that one count of a record can stand for: 4 PiB. More than that is no record.
     package static let accountBlocks: UInt64 = 1 << 40
+
+    /// LSNs are below this: a thousand million repairs, each of which skips 2^32, do not reach it.
+    package static let logSequenceNumbers: UInt64 = 1 << 62
 
     /// Blocks of payload in one chunk; the header is one block more.
     package static let chunkPayloadBlocks = 256

@@ -20,7 +20,7 @@ struct RadixForest: ~Copyable {
     /// Nodes in the store to which the current trees refer.
     var liveNodes = 0
     /// A head let go of more than it had.
-    private(set) var isContradicted = false
+    var isContradicted = false
     /// Loads that the engine must ask the device for.
     var wantedLoads: FixedRing<UInt32>
 

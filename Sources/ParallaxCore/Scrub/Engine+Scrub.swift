@@ -2,11 +2,17 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 extension Engine {
-    package var scrubStatus: ScrubStatus { scrubber.status }
+    package var scrubStatus: ScrubStatus {
+        var status = scrubber.status
+        // With the engine the scrub has come to its end, wherever it was.
+        if failure != nil { status.isRunning = false }
+        return status
+    }
 
     /// Begins a pass, or goes on with one: `from` is what `scrubStatus` said when it was interrupted.
-    /// While one is running, only the rate changes.
+    /// While one is running, only the rate changes. An engine that has failed begins none.
     package mutating func startScrub(bytesPerSecond: UInt64, from earlier: ScrubStatus? = nil) {
+        guard failure == nil else { return }
         scrubber.bytesPerSecond = max(bytesPerSecond, UInt64(blockBytes))
         guard !scrubber.status.isRunning else { return }
         let passes = scrubber.status.passes
@@ -52,6 +58,7 @@ extension Engine {
         scrubber.status.position = extent.rawValue
         scrubber.block = 0
         scrubber.singlyUntil = 0
+        scrubber.isPieceStale = scrubber.isBusy
         scrubber.chunk.leave()
     }
 
@@ -79,10 +86,13 @@ extension Engine {
     private mutating func readPiece() {
         let number = ExtentNumber(scrubber.status.position)
         guard let extent = forest.extents.find(number) else { return goToNextExtent(after: false) }
-        guard let start = nextPiece(of: extent) else { return goToNextExtent(after: true) }
+        let end = writtenEnd(of: number)
+        guard let start = nextPiece(of: extent, end: end) else {
+            return goToNextExtent(after: true)
+        }
         let count =
             start < scrubber.singlyUntil
-            ? 1 : min(Scrubber.pieceBlocks - start % Scrubber.pieceBlocks, extentEnd - start)
+            ? 1 : min(Scrubber.pieceBlocks - start % Scrubber.pieceBlocks, end - start)
         scrubber.block = start
         scrubber.pieceCount = count
         scrubber.livedBefore = extent.bits.words[start >> 6] >> UInt64(start & 63)
@@ -90,6 +100,7 @@ extension Engine {
         scrubber.buffer.initialize(
             to: DataSegment(base: scrubber.piece.base, count: count * blockBytes))
         scrubber.isBusy = true
+        scrubber.isPieceStale = false
         scrubber.readEpoch = epochs.enter()
         counters.scrubbedBytes += UInt64(count * blockBytes)
         commands.append(
@@ -100,18 +111,19 @@ extension Engine {
                 bufferCount: 1))
     }
 
-    private var extentEnd: Int { superblock.extentBlocks }
+    /// Up to where the extent is on the device. Nodes and pages live from the moment on in which they
+    /// are put into a chunk: those of chunks that are not applied yet may still be on their way.
+    private func writtenEnd(of extent: ExtentNumber) -> Int {
+        guard !extent.isCold else { return superblock.extentBlocks }
+        let (_, first, block) = log.replayStart()
+        if extent == first { return block }
+        return extent < first ? superblock.extentBlocks : 0
+    }
 
     /// Where to read next: what is known to be the payload of a chunk, and does not live, is passed
     /// over. nil: nothing lives any more in the rest of the extent.
-    private mutating func nextPiece(of extent: ExtentTable.Extent) -> Int? {
-        var last: Int?
-        for word in stride(from: (extentEnd + 63) / 64 - 1, through: 0, by: -1)
-        where extent.bits.words[word] != 0 {
-            last = word * 64 + 63 - extent.bits.words[word].leadingZeroBitCount
-            break
-        }
-        guard let last, scrubber.block <= last else { return nil }
+    private mutating func nextPiece(of extent: ExtentTable.Extent, end: Int) -> Int? {
+        guard let last = extent.bits.last(below: end), scrubber.block <= last else { return nil }
         while scrubber.chunk.payloadLeft > 0, scrubber.block <= last, !extent.bits[scrubber.block] {
             _ = scrubber.chunk.recordOfNextBlock()
             scrubber.chunk.advance()
@@ -126,6 +138,8 @@ extension Engine {
             epochs.leave(scrubber.readEpoch)
             scrubber.readEpoch = 2
         }
+        // The pass that asked for it was stopped, and another one has begun.
+        guard !scrubber.isPieceStale else { return }
         let count = scrubber.pieceCount
         let start = scrubber.block
         if result != count * blockBytes, count > 1 {
@@ -163,12 +177,7 @@ extension Engine {
                 && scrubber.chunk.enter(
                     content, at: place, header: scrubber.header.base, superblock: superblock,
                     stream: configuration.stream)
-            if !isHeader {
-                scrubber.chunk.leave()
-                // In an extent that is still being filled nothing is behind here.
-                let isOpen = forest.extents.find(extent)?.state == .open
-                if isOpen { return goToNextExtent(after: true) }
-            }
+            if !isHeader { scrubber.chunk.leave() }
         }
     }
 

@@ -45,6 +45,8 @@ struct Scrubber: ~Copyable {
     var reckonedAt: UInt64 = 0
 
     var isBusy = false
+    /// What is being read is not what the present pass wants.
+    var isPieceStale = false
     /// The epoch of the read under way, or 2: its extent's slot must not be given away under it.
     var readEpoch: UInt8 = 2
     /// The next block to look at, and which of the piece under way lived when it was asked for: what

@@ -105,6 +105,13 @@ extension Catalog {
         return .empty
     }
 
+    /// The row of the version that it continues, or -1.
+    func parent(of owner: RecordOwner) -> Int32 {
+        if let row = owner.row { return versions[row].parent }
+        if let handle = owner.handle { return vdis[handle].version }
+        return -1
+    }
+
     func parent(of link: VersionLink) -> Int32 {
         if let row = link.row { return versions[row].parent }
         if let handle = link.handle { return vdis[handle].version }

@@ -52,6 +52,41 @@ extension SmallStore {
         try body(engines[0].engine)
     }
 
+    /// One turn of the first shard's engine. Commands of the kinds that are held are returned, the
+    /// others carried out.
+    func turn(holding isHeld: (CommandTag.Activity) -> Bool) throws -> [StoreCommand] {
+        engines[0].engine.turn(nowNanoseconds: engines[0].engine.now + 1_000_000)
+        var commands: [StoreCommand] = []
+        while let command = engines[0].engine.nextCommand() { commands.append(command) }
+        let held = commands.filter { command in
+            CommandTag(rawValue: command.tag).map { isHeld($0.activity) } ?? false
+        }
+        for command in commands where !held.contains(where: { $0.tag == command.tag }) {
+            try carryOut(command)
+        }
+        return held
+    }
+
+    /// Carries out a command, or the first blocks of it, and tells the engine.
+    func carryOut(_ command: StoreCommand, answers: Bool = true, blocks: Int? = nil) throws {
+        var offset = command.offset
+        var left = blocks.map { $0 * blockBytes } ?? command.byteCount
+        for index in 0..<Int(command.bufferCount) where left > 0 {
+            guard let buffer = command.buffers?[index] else { break }
+            let bytes = UnsafeMutableRawBufferPointer(
+                start: buffer.base, count: min(left, buffer.count))
+            if command.operation == .read {
+                try device.read(at: offset, into: bytes)
+            } else {
+                try device.write(at: offset, from: UnsafeRawBufferPointer(bytes))
+            }
+            offset += UInt64(bytes.count)
+            left -= bytes.count
+        }
+        guard answers else { return }
+        engines[0].engine.complete(StoreCompletion(tag: command.tag, result: command.byteCount))
+    }
+
     /// Makes an engine believe what is not so. The next checkpoint writes it down.
     func mislead<Result>(
         _ stream: Int = 0, _ body: (inout Engine) throws -> Result
