@@ -52,8 +52,7 @@ extension Engine {
         configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
         // A replay may need more frames than the one that wrote the log had, if nodes are damaged.
-        let frames = max(
-            configuration.nodeFrames, root.replayFrames(superblock))
+        let frames = max(configuration.nodeFrames, root.replayFrames(superblock))
         var engine = Engine(
             configuration: configuration, superblock: superblock, root: root, frameCount: frames)
         engine.inspection = Inspection()
