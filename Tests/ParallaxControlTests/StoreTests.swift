@@ -6,6 +6,7 @@ import Synchronization
 import Testing
 
 @testable import ParallaxBlockd
+@testable import parallax_ctl
 
 /// What the control plane says of the store as a whole.
 @Suite struct StoreTests {
@@ -81,6 +82,25 @@ import Testing
         #expect(metrics.contains(#"parallax_cleaning{shard="0"} 0"#))
         #expect(metrics.contains(#"parallax_cleaner_moved_bytes_total{shard="0"} 0"#))
         await plane.shutDown()
+    }
+
+    @Test("a shard that writes no more says so, and why, wherever one would look")
+    func readOnlyShard() async throws {
+        let daemon = try await TestDaemon()
+        var status = try await daemon.plane.status()
+        let metric = { (value: Int) in "parallax_shard_read_only{shard=\"1\"} \(value)\n" }
+        let counters = await daemon.plane.counters
+        let text = { (status: DaemonStatus) in
+            Metrics.text(status: status, vdis: [], counters: counters)
+        }
+        #expect(text(status).contains(metric(0)))
+        #expect(!Descriptions.status(status).contains("read-only"))
+        status.shards[1].readOnlyReason = "Flushing failed."
+        #expect(text(status).contains(metric(1)))
+        #expect(Descriptions.status(status).contains("shard 1 is read-only: Flushing failed.\n"))
+        let body = String(decoding: ControlJSON.encode(status), as: UTF8.self)
+        #expect(body.contains(#""read_only_reason":"Flushing failed.""#), "\(body)")
+        await daemon.stop()
     }
 
     @Test("a scrub that begins anew is not over because the one before is")

@@ -163,6 +163,10 @@ enum Metrics {
                 \.space.reclaimsWaiting
             ),
             ("parallax_reclaiming", "1 while one is given back.", \.reclaimingCount),
+            (
+                "parallax_shard_read_only", "1 when nothing is written any more, for that failed.",
+                \.readOnlyCount
+            ),
             ("parallax_cleaning", "1 while the cleaner works.", \.cleaningCount),
             ("parallax_scrubbing", "1 while a scrub reads.", \.scrubbingCount),
             (
@@ -224,5 +228,6 @@ extension ShardDescription {
     fileprivate var scrubbingCount: UInt64 { scrub.running ? 1 : 0 }
     fileprivate var cleaningCount: UInt64 { cleaner.active ? 1 : 0 }
     fileprivate var cleanerUrgentCount: UInt64 { cleaner.urgent ? 1 : 0 }
+    fileprivate var readOnlyCount: UInt64 { readOnlyReason == nil ? 0 : 1 }
     fileprivate var cleanerBrokenCount: UInt64 { cleaner.broken ? 1 : 0 }
 }

@@ -104,6 +104,7 @@ extension Shard where ShardReactor: ~Copyable {
         status.cacheLimitBytes = UInt64(statistics.nodeFrames * blockBytes)
         status.deviceErrors = statistics.deviceErrors
         status.checksumErrors = statistics.checksumFailures
+        status.readOnlyReason = engine.failure?.message
         status.space = space(statistics)
         status.cleaner = cleaner(statistics)
         status.scrub = ScrubDescription(engine.scrubStatus, statistics)

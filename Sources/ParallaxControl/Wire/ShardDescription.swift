@@ -22,6 +22,8 @@ package struct ShardDescription: Codable, Equatable, Sendable {
     package var cacheLimitBytes: UInt64 = 0
     package var deviceErrors: UInt64 = 0
     package var checksumErrors: UInt64 = 0
+    /// Why nothing is written any more; nil: it is. Reads go on.
+    package var readOnlyReason: String?
     package var space = SpaceDescription()
     package var cleaner = CleanerDescription()
     package var scrub = ScrubDescription()
@@ -46,6 +48,7 @@ package struct ShardDescription: Codable, Equatable, Sendable {
         case cacheLimitBytes = "cache_limit_bytes"
         case deviceErrors = "device_errors"
         case checksumErrors = "checksum_errors"
+        case readOnlyReason = "read_only_reason"
         case space
         case cleaner
         case scrub

@@ -76,7 +76,7 @@ enum Descriptions {
         table.add(["snapshots", String(status.snapshotCount)])
         table.add(["daemon", "\(status.version), pid \(status.processIdentifier)"])
         return table.text + "\n" + shards(status.shards) + "\n" + spaces(status) + "\n"
-            + cleaners(status) + missing(status.missing)
+            + cleaners(status) + readOnly(status.shards) + missing(status.missing)
     }
 
     private static func shards(_ shards: [ShardDescription]) -> String {
@@ -93,6 +93,12 @@ enum Descriptions {
             ])
         }
         return table.text
+    }
+
+    private static func readOnly(_ shards: [ShardDescription]) -> String {
+        shards.compactMap { shard in
+            shard.readOnlyReason.map { "shard \(shard.index) is read-only: \($0)\n" }
+        }.joined()
     }
 
     private static func missing(_ missing: [MissingAttachment]) -> String {
