@@ -62,8 +62,6 @@ int parallax_thread_start_helper(const char *name, void (*body)(void)) {
     return result;
 }
 
-int parallax_thread_id(void) { return gettid(); }
-
 static uint64_t nanoseconds_of(clockid_t clock) {
     struct timespec now;
     if (clock_gettime(clock, &now) < 0) return 0;

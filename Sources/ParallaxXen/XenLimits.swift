@@ -11,12 +11,9 @@ package enum XenLimits {
     /// Offered as `max-ring-page-order`: 16 pages.
     package static let ringPageOrderMax = 4
     package static let ringPagesMax = 1 << ringPageOrderMax
-    /// Entries of the largest ring, whatever the layout of its requests.
-    package static let ringEntriesMax = 512
 
     /// Fixed by the protocol.
     package static let directSegmentsMax = 11
-    package static let indirectPagesMax = 8
     package static let indirectSegmentsPerPage = 512
     /// Offered as `feature-max-indirect-segments`; as many as Linux offers, on one indirect page.
     package static let indirectSegmentsMax = 256

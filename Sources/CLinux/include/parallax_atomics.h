@@ -38,7 +38,6 @@ PARALLAX_ATOMICS(32)
 PARALLAX_ATOMICS(64)
 #undef PARALLAX_ATOMICS
 
-static inline void parallax_fence_acquire(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
 static inline void parallax_fence_release(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
 static inline void parallax_fence_seq_cst(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 

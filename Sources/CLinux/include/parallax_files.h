@@ -20,14 +20,12 @@ int parallax_memfd_create(const char *name, int64_t byte_count);
 static const uint32_t PARALLAX_SEAL_SEAL = 0x1;
 static const uint32_t PARALLAX_SEAL_SHRINK = 0x2;
 static const uint32_t PARALLAX_SEAL_GROW = 0x4;
-static const uint32_t PARALLAX_SEAL_WRITE = 0x8;
 int parallax_memfd_add_seals(int fd, uint32_t seals);
 // Returns the seals, -EINVAL for a file that cannot be sealed.
 int parallax_memfd_get_seals(int fd);
 
 static const int PARALLAX_FALLOC_KEEP_SIZE = 0x01;
 static const int PARALLAX_FALLOC_PUNCH_HOLE = 0x02; // only together with KEEP_SIZE
-static const int PARALLAX_FALLOC_ZERO_RANGE = 0x10;
 int parallax_fallocate(int fd, int mode, int64_t offset, int64_t byte_count);
 
 // Whether the file system has written blocks for the whole range: no hole in it, and nothing that

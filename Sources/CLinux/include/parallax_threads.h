@@ -15,7 +15,6 @@ int parallax_cpu_count(void);
 // Starts a thread of that name that belongs to nobody and gets no signals; `name` and `body` stay
 // for ever, and so does the thread. Returns 0 or -errno.
 int parallax_thread_start_helper(const char *name, void (*body)(void));
-int parallax_thread_id(void);
 // CLOCK_MONOTONIC.
 uint64_t parallax_monotonic_nanoseconds(void);
 // CPU time used by the calling thread.

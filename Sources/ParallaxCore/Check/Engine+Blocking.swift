@@ -12,8 +12,7 @@ extension Engine {
         clock += 1_000_000
         noteFreeSlots(slots.freeCount)
         turn(nowNanoseconds: clock)
-        // What their completions ask for waits for the next turn: as long as one is wanted, each sync
-        // that ends begins another.
+        // What their completions ask for waits for the next turn.
         var commands: [StoreCommand] = []
         while let command = nextCommand() { commands.append(command) }
         for command in commands {

@@ -10,7 +10,7 @@ extension Engine {
     /// Whether the log holds changes that no durable checkpoint covers.
     var hasUncheckpointedChanges: Bool { changesSinceFreeze > 0 || checkpoint.phase != .idle }
 
-    /// Nodes that a turn writes at most while guests are busy.
+    /// LIMIT: nodes that a turn writes, so that guests get their turns in between.
     private static let nodesPerTurn = 64
 
     mutating func advanceCheckpoint() {

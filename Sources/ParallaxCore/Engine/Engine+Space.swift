@@ -5,9 +5,9 @@
 ///
 /// ```
 ///   blocks left in the log and in leased extents
-///   | data, new VDIs | holes that guests ask for | deletions | checkpoints |
-///   ^ plenty         ^ checkpoint + 2 of the      ^ + 1       ^ checkpoint  ^ 0
-///                      largest possible
+///   | data, new VDIs | holes that guests ask for | deletions | cleaning | checkpoints |
+///   ^ plenty         ^ checkpoint + cleaning     ^ + 1       ^ checkpoint + cleaning  ^ 0
+///                      + 2 of the largest
 /// ```
 /// To free an extent takes a deletion, the holes that it makes, and a checkpoint. A checkpoint
 /// that a crash cuts off has used its blocks for nothing, and one that frees nothing uses them for

@@ -108,9 +108,6 @@ struct NodeCache: ~Copyable {
         byAddress.find(address.rawValue).map { Int($0) }
     }
 
-    /// Frames that can be had without waiting for a checkpoint.
-    var availableCount: Int { freeCount + idleCount }
-
     /// Makes sure that `count` frames are free, by eviction. False when too many are in use.
     mutating func ensureFree(_ count: Int) -> Bool {
         while freeCount < count {
