@@ -275,6 +275,28 @@ struct FormatTests {
         #expect(root.replayFrames(superblock) == 3)
     }
 
+    @Test("a root whose counters have no room to go on is none")
+    func counters() throws {
+        let store = try SmallStore()
+        let good = store.look { $0.checkpoint.root }
+        let changes: [(inout CheckpointRoot) -> Void] = [
+            { $0.sequence = .max }, { $0.generation = .max },
+            { $0.replayLSN = LogSequenceNumber(.max) }, { $0.replayLSN = LogSequenceNumber(0) },
+            { $0.replayExtent = .firstCold }, { $0.nextExtent = ExtentNumber(.max) },
+            { $0.nextVDI = .max }, { $0.nextSnapshot = .max },
+        ]
+        let block = BlockBuffer()
+        let decode = { CheckpointRoot.decode(from: block.base, uuid: good.uuid, stream: 0) }
+        good.encode(to: block.base)
+        #expect(decode() == good)
+        for (index, change) in changes.enumerated() {
+            var root = good
+            change(&root)
+            root.encode(to: block.base)
+            #expect(decode() == nil, "change \(index)")
+        }
+    }
+
     @Test("random bytes are no chunk header and no records, and never trap")
     func randomBytes() {
         var generator = SeededRandom(seed: 3)

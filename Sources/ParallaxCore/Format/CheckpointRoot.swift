@@ -98,6 +98,11 @@ package struct CheckpointRoot: Equatable, Sendable {
             let frames = reader.take(UInt32.self), let nextExtent = reader.take(UInt64.self),
             let nextVDI = reader.take(UInt64.self), let nextSnapshot = reader.take(UInt64.self)
         else { return nil }
+        // What counts on from here must have room to do so.
+        guard sequence < Limits.generations, generation < Limits.generations,
+            !ExtentNumber(extent).isCold, !ExtentNumber(nextExtent).isCold, nextVDI < 1 << 48,
+            nextSnapshot <= SnapshotIdentifier.lastSequence + 1
+        else { return nil }
         return CheckpointRoot(
             uuid: uuid, stream: stream, tableLevels: Int(levels), sequence: sequence,
             generation: generation, tableBytes: Int(tableBytes), table: table,

@@ -140,7 +140,8 @@ extension Superblock {
     /// Whether the numbers fit each other; a valid checksum alone does not promise that.
     private var isConsistent: Bool {
         guard Limits.extentBytes.contains(extentBytes), extentBytes.nonzeroBitCount == 1,
-            Limits.streams.contains(Int(streamCount)), slotCount > 0, generation > 0
+            Limits.streams.contains(Int(streamCount)), slotCount > 0, generation > 0,
+            generation < Limits.generations
         else { return false }
         let (extents, overflow) = UInt64(slotCount).multipliedReportingOverflow(by: extentBytes)
         return !overflow && storeBytes >= Self.firstExtentOffset

@@ -23,6 +23,9 @@ package enum Limits {
     /// LSNs are below this: a thousand million repairs, each of which skips 2^32, do not reach it.
     package static let logSequenceNumbers: UInt64 = 1 << 62
 
+    /// Generations of a store, and checkpoints of a stream: what counts further is damaged.
+    package static let generations: UInt64 = 1 << 62
+
     /// Blocks of payload in one chunk; the header is one block more.
     package static let chunkPayloadBlocks = 256
 
