@@ -84,6 +84,7 @@ import Testing
                 "a deletion waited for a checkpoint that nobody thought worth its blocks"
             ),
             (100_033_733, "a chunk in the place of another's payload was no witness of its loss"),
+            (121_000_758, "a superblock that only the host's cache had was believed"),
             (110_026_254, "cleaning by hand went on for ever when its writes had failed"),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),

@@ -110,8 +110,14 @@ package enum Store {
     /// generation durable. After this an older opening's unfinished chunks are never believed.
     package static func open(medium: some StoreMedium) throws(StoreError) -> OpenedStore {
         var opened = try inspect(medium: medium)
+        // The copy that is believed now is the only one that need be good: it is written last, and
+        // before the other, as it is, since only the host's cache may have it from a process that
+        // died.
+        let block = BlockBuffer()
+        opened.superblock.encode(to: block.base)
+        try write(block, at: Superblock.copyOffsets[opened.newestCopy], to: medium)
+        try sync(medium)
         opened.superblock.generation += 1
-        // The copy that is believed now is the only one that need be good: it is written last.
         try writeSuperblock(opened.superblock, to: medium, last: opened.newestCopy)
         return opened
     }
