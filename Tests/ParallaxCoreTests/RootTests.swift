@@ -33,6 +33,26 @@ struct RootTests {
         #expect(dropped > 0)
     }
 
+    /// What the first of two openings has written may be in the host's cache only.
+    @Test("a superblock is left when one opening dies, and the power fails during the next")
+    func superblocks() throws {
+        for seed in UInt64(1)...8 {
+            for (first, second) in (0..<64).map({ ($0 / 8, $0 % 8) }) {
+                let device = try SmallStore().device
+                device.random = SeededRandom(seed: seed)
+                device.commandsUntilStop = first
+                _ = try? Store.open(medium: device)
+                device.crash(.processLoss)
+                device.commandsUntilStop = second
+                _ = try? Store.open(medium: device)
+                device.crash(.powerLoss)
+                device.commandsUntilStop = nil
+                let generation = try? Store.inspect(medium: device).superblock.generation
+                #expect(generation != nil, "seed \(seed), stops after \(first) and \(second)")
+            }
+        }
+    }
+
     /// What the newer checkpoint has forgotten, the older still knows. A snapshot must not have taken its
     /// place by then, or a replay from the older one has no place for it.
     @Test("snapshots are whole in a replay from the older root, when the newer has rotted")
