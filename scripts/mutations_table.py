@@ -84,8 +84,8 @@ LOG = [
     Mutation(
         "opens-without-sync", "an opening makes nothing durable of what it has found",
         "Engine/Store.swift",
-        "to: medium)\n            try sync(medium)\n        }\n    }",
-        "to: medium)\n            if !MUTANT { try sync(medium) }\n        }\n    }"),
+        "Superblock.copyOffsets[copy], to: medium)\n        try sync(medium)",
+        "Superblock.copyOffsets[copy], to: medium)\n        if !MUTANT { try sync(medium) }"),
     Mutation(
         "opens-without-sync", "an opening makes nothing durable of what it has found",
         "Engine/Engine+Recovery.swift",

@@ -81,20 +81,25 @@ struct SeedOptions: ParsableArguments {
             return Swift.print("  it does not stop the program again")
         }
         print(minimal: minimal, replay: replay)
-        stop.printTrace(minimal)
+        fflush(nil)
+        _ = stop.run(Set(minimal), trace: true)
     }
 
-    /// The operations with which a scenario of `count` still fails.
-    func minimal(failedAt: Int?, of count: Int, fails: (Set<Int>) -> Bool) -> [Int] {
+    /// Finds the fewest operations with which a scenario of `count` still fails, and prints them and
+    /// what happens in them. `fails` runs one with only the given operations, and tells of it.
+    func printMinimal(
+        failedAt: Int?, of count: Int, replay: String,
+        fails: (Set<Int>, ((String) -> Void)?) -> Bool
+    ) {
         let last = min(failedAt ?? count, count - 1)
         let candidates = (0...max(last, 0)).filter { keep?.indices.contains($0) ?? true }
-        return Minimiser().minimise(candidates, fails: fails)
+        let minimal = Minimiser().minimise(candidates) { fails($0, nil) }
+        print(minimal: minimal, replay: replay)
+        _ = fails(Set(minimal)) { Swift.print("    \($0)") }
     }
 
-    /// Says how to replay the operations that are left.
-    func print(minimal: [Int], replay: String) {
-        let list = minimal.isEmpty ? "none" : minimal.map(String.init).joined(separator: ",")
-        Swift.print("  minimal: \(replay) --keep \(list) --trace")
+    private func print(minimal: [Int], replay: String) {
+        Swift.print("  minimal: \(replay) --keep \(OperationList.text(of: minimal)) --trace")
     }
 }
 
@@ -123,6 +128,10 @@ struct SeedRange: ExpressibleByArgument {
 struct OperationList: ExpressibleByArgument {
     let text: String
     let indices: Set<Int>
+
+    static func text(of indices: [Int]) -> String {
+        indices.isEmpty ? "none" : indices.map(String.init).joined(separator: ",")
+    }
 
     init?(argument: String) {
         text = argument

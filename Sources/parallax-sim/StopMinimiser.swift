@@ -12,26 +12,17 @@ struct StopMinimiser {
 
     /// Nil: no attempt of this kind stops any more.
     func minimise(_ operations: [Int]) -> [Int]? {
-        guard stops(Set(operations)) else { return nil }
+        guard run(Set(operations)) else { return nil }
         var minimiser = Minimiser()
         minimiser.budget = 200
-        return minimiser.minimise(operations, fails: stops)
+        return minimiser.minimise(operations) { run($0) }
     }
 
-    /// Prints what happens, up to the stop.
-    func printTrace(_ kept: [Int]) {
-        fflush(nil)
-        _ = run(Set(kept), trace: true)
-    }
-
-    private func stops(_ kept: Set<Int>) -> Bool { run(kept, trace: false) }
-
-    /// Whether the process was ended by a signal.
-    private func run(_ kept: Set<Int>, trace: Bool) -> Bool {
-        let list =
-            kept.isEmpty ? "none" : kept.sorted().map(String.init).joined(separator: ",")
+    /// Whether the process was ended by a signal. With `trace` it prints what happens up to there.
+    func run(_ kept: Set<Int>, trace: Bool = false) -> Bool {
         let words =
-            arguments + ["--keep", list, "--no-minimise"] + (trace ? ["--trace"] : [])
+            arguments + ["--keep", OperationList.text(of: kept.sorted()), "--no-minimise"]
+            + (trace ? ["--trace"] : [])
         var pointers = words.map { strdup($0) } + [nil]
         defer { for pointer in pointers { free(pointer) } }
         var files = posix_spawn_file_actions_t()

@@ -60,14 +60,14 @@ struct XenSimulation: ParsableCommand {
 
     private func printMinimal(_ seed: UInt64, _ result: BlkifScenario.Result) {
         var candidate = scenario(seed)
-        let minimal = seeds.minimal(failedAt: result.failedAt, of: operations) { kept in
+        seeds.printMinimal(
+            failedAt: result.failedAt, of: operations,
+            replay: replayCommand(seed, withKept: false)
+        ) { kept, tell in
             candidate.kept = kept
+            candidate.tell = tell
             return candidate.run().failure?.kind == result.failure?.kind
         }
-        seeds.print(minimal: minimal, replay: replayCommand(seed, withKept: false))
-        candidate.kept = Set(minimal)
-        candidate.tell = { print("    \($0)") }
-        _ = candidate.run()
     }
 }
 

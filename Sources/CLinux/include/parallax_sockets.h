@@ -40,7 +40,8 @@ ssize_t parallax_receive_vector(int fd, const void *iovecs, size_t iovec_count);
 ssize_t parallax_send_with_fds(
     int fd, const void *bytes, size_t count, const int *fds, size_t fd_count);
 
-// recvmsg with SCM_RIGHTS, MSG_CMSG_CLOEXEC. *fd_count is always set and the caller owns those file descriptors, whatever the return value.
+// recvmsg with SCM_RIGHTS, MSG_CMSG_CLOEXEC. *fd_count is always set and the caller owns those file
+// descriptors, whatever the return value.
 // *is_truncated: the peer sent more file descriptors than fit; the others are closed.
 ssize_t parallax_receive_with_fds(
     int fd, void *bytes, size_t capacity, int *fds, size_t fd_capacity, size_t *fd_count,

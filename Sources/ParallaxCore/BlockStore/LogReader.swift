@@ -183,7 +183,8 @@ struct LogReader: ~Copyable {
         let end = min(superblock.extentBlocks, block + 8 * (Limits.chunkPayloadBlocks + 1))
         var position = block
         while position < end {
-            let header = headerIfReadable(at: position, medium: medium)
+            // What cannot be read says nothing.
+            let header = try? anyHeader(at: position, medium: medium)
             position += 1
             guard let header else { continue }
             if header.durableLSN >= lsn { return true }
@@ -191,26 +192,11 @@ struct LogReader: ~Copyable {
                 header.lsn >= lsn
             else { continue }
             takeLeases(&leases, recordBytes: header.recordBytes)
-            if isReadableAndWhole(header, at: position - 1, medium: medium) {
+            if (try? isWhole(header, at: position - 1, medium: medium)) == true {
                 position += header.payloadBlocks
             }
         }
         return false
-    }
-
-    private mutating func headerIfReadable(at block: Int, medium: some StoreMedium) -> ChunkHeader?
-    {
-        do throws(StoreError) { return try anyHeader(at: block, medium: medium) } catch {
-            return nil
-        }
-    }
-
-    private mutating func isReadableAndWhole(
-        _ header: ChunkHeader, at block: Int, medium: some StoreMedium
-    ) -> Bool {
-        do throws(StoreError) { return try isWhole(header, at: block, medium: medium) } catch {
-            return false
-        }
     }
 
     /// Those of the chunk whose header was looked at last.

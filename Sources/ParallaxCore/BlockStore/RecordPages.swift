@@ -12,6 +12,10 @@ struct RecordOwner: BitwiseCopyable, Equatable {
 
     var handle: Int? { code >> 31 == 0 ? Int(code) : nil }
     var row: Int? { code >> 31 == 0 ? nil : Int(code & 0x7FFF_FFFF) }
+
+    var link: VersionLink {
+        row.map(VersionLink.snapshot) ?? handle.map(VersionLink.head) ?? .none
+    }
 }
 
 /// Which record stands on which page of the store. A checkpoint writes only the pages on which

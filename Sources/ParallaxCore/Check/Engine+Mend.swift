@@ -10,9 +10,7 @@ extension Engine {
         adoptBits(walk)
         forest.liveNodes = walk.liveNodes
         // What the log said of blocks that the books did not know: from here on they do.
-        forest.isContradicted = false
-        forest.extents.isContradicted = false
-        catalog.isContradicted = false
+        forgetContradictions()
         mendAccounts(walk)
         continueBehindWhatLives()
         touchAllPages()

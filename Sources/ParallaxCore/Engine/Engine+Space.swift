@@ -246,11 +246,12 @@ extension Engine {
             isYielding
             ? neededLeases
             : configuration.leasesAhead + leases(for: blocksToLeave(by: .data))
-        return min(target, log.leases.capacity / 2)
+        return min(target, leaseLimit)
     }
 
     /// The log has all the leases that it ever holds: waiting brings no more.
-    private var hasAllLeases: Bool { log.leases.count >= log.leases.capacity / 2 }
+    private var hasAllLeases: Bool { log.leases.count >= leaseLimit }
+    private var leaseLimit: Int { log.leases.capacity / 2 }
 
     /// Cold extents to hold: one always; for a whole batch when there is enough.
     var wantedSpares: Int {

@@ -160,8 +160,8 @@ package struct Engine: ~Copyable {
         commands = FixedRing(minimumCapacity: Self.commandCapacity)
         replies = FixedRing(minimumCapacity: 2 * requests.capacity)
         heldReplies = FixedRing(minimumCapacity: 2 * requests.capacity)
-        // A quarter of the frames is never dirty; a path, and as much for what others pin.
         frameLimit = frameCount
+        // A quarter of the frames is never dirty; a path, and as much for what others pin.
         loadPermits = max(1, frameCount / 4 / (2 * Limits.radixLevels))
         let before = LogSequenceNumber(root.replayLSN.rawValue - 1)
         appliedLSN = before
@@ -269,7 +269,7 @@ extension Engine {
         guard requests.usedCount == 0, commands.isEmpty else { return false }
         if failure != nil { return true }
         return log.isQuiet && checkpoint.phase == .idle && !catalog.hasChanges
-            && !scrubber.isBusy && (isWindingDown || !scrubStatus.isRunning)
+            && !scrubber.isBusy && (isWindingDown || !scrubber.status.isRunning)
             && (isWindingDown || !(catalog.reclaim.hasWork || diffs.hasWork))
             && (isWindingDown ? !cleaner.isBusy : cleaner.isQuiet && cleaner.pacing.goal == nil)
             && releasing.isEmpty && grace.isEmpty && moveLog.drops.isEmpty
@@ -324,6 +324,13 @@ extension Engine {
         forest.isContradicted || forest.extents.isContradicted || catalog.isContradicted
     }
 
+    /// A repair has made the books say what the trees do.
+    mutating func forgetContradictions() {
+        forest.isContradicted = false
+        forest.extents.isContradicted = false
+        catalog.isContradicted = false
+    }
+
     private mutating func stopAtContradiction() {
         guard isContradicted else { return }
         fail(
@@ -338,6 +345,7 @@ extension Engine {
         guard failure == nil else { return }
         failure = error
         cleaner.pacing.goal = nil
+        scrubber.status.isRunning = false
         failWaitingWrites()
     }
 }

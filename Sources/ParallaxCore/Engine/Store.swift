@@ -42,7 +42,7 @@ package enum Store {
     package static func format(medium: some StoreMedium, options: FormatOptions)
         throws(StoreError)
     {
-        let superblock = try layout(medium: medium, options: options)
+        let superblock = try layout(options, mediumBytes: medium.byteCount)
         let block = BlockBuffer()
         // The superblocks come last: a format that is cut off leaves no store rather than half.
         block.zero()
@@ -65,9 +65,11 @@ package enum Store {
         try writeSuperblock(superblock, to: medium)
     }
 
-    private static func layout(medium: some StoreMedium, options: FormatOptions)
-        throws(StoreError) -> Superblock
-    {
+    /// What the superblock of a store made with these options says. Throws `.invalidOptions` where
+    /// there can be no such store.
+    package static func layout(
+        _ options: FormatOptions, mediumBytes: UInt64
+    ) throws(StoreError) -> Superblock {
         guard Limits.extentBytes.contains(options.extentBytes),
             options.extentBytes.nonzeroBitCount == 1
         else {
@@ -82,7 +84,7 @@ package enum Store {
                 "\(options.streamCount) shards are not possible; use 1 to "
                     + "\(Limits.streams.upperBound).")
         }
-        let size = min(options.sizeBytes, medium.byteCount)
+        let size = min(options.sizeBytes, mediumBytes)
         let slots =
             size < Superblock.firstExtentOffset
             ? 0 : (size - Superblock.firstExtentOffset) / options.extentBytes
@@ -113,10 +115,7 @@ package enum Store {
         // The copy that is believed now is the only one that need be good: it is written last, and
         // before the other, as it is, since only the host's cache may have it from a process that
         // died.
-        let block = BlockBuffer()
-        opened.superblock.encode(to: block.base)
-        try write(block, at: Superblock.copyOffsets[opened.newestCopy], to: medium)
-        try sync(medium)
+        try writeCopy(opened.newestCopy, of: opened.superblock, to: medium)
         opened.superblock.generation += 1
         try writeSuperblock(opened.superblock, to: medium, last: opened.newestCopy)
         return opened
@@ -197,13 +196,17 @@ package enum Store {
     static func writeSuperblock(
         _ superblock: Superblock, to medium: some StoreMedium, last: Int = 1
     ) throws(StoreError) {
+        // One after the other, so that a crash spoils at most one of them.
+        for copy in [1 - last, last] { try writeCopy(copy, of: superblock, to: medium) }
+    }
+
+    private static func writeCopy(
+        _ copy: Int, of superblock: Superblock, to medium: some StoreMedium
+    ) throws(StoreError) {
         let block = BlockBuffer()
         superblock.encode(to: block.base)
-        // One after the other, so that a crash spoils at most one of them.
-        for copy in [1 - last, last] {
-            try write(block, at: Superblock.copyOffsets[copy], to: medium)
-            try sync(medium)
-        }
+        try write(block, at: Superblock.copyOffsets[copy], to: medium)
+        try sync(medium)
     }
 
     private static func write(

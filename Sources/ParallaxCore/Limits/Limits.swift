@@ -15,7 +15,7 @@ package enum Limits {
     package static let extentBytes: ClosedRange<UInt64> = 1 << 20...1 << 30
 
     /// Blocks of the largest extent.
-    package static let extentBlocks = 1 << 18
+    package static let extentBlocks = Int(extentBytes.upperBound) / blockBytes
 
     /// Blocks that one count of a record can stand for: 4 PiB. More than that is no record.
     package static let accountBlocks: UInt64 = 1 << 40

@@ -2,12 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 extension Engine {
-    package var scrubStatus: ScrubStatus {
-        var status = scrubber.status
-        // With the engine the scrub has come to its end, wherever it was.
-        if failure != nil { status.isRunning = false }
-        return status
-    }
+    package var scrubStatus: ScrubStatus { scrubber.status }
 
     /// Begins a pass, or goes on with one: `from` is what `scrubStatus` said when it was interrupted.
     /// While one is running, only the rate changes. An engine that has failed begins none.

@@ -99,19 +99,10 @@ extension Catalog {
         return .empty
     }
 
-    func tree(of owner: RecordOwner) -> TreeRoot {
-        if let row = owner.row { return versions[row].tree }
-        if let handle = owner.handle { return vdis[handle].tree }
-        return .empty
-    }
+    func tree(of owner: RecordOwner) -> TreeRoot { tree(of: owner.link) }
+    func parent(of owner: RecordOwner) -> Int32 { parent(of: owner.link) }
 
     /// The row of the version that it continues, or -1.
-    func parent(of owner: RecordOwner) -> Int32 {
-        if let row = owner.row { return versions[row].parent }
-        if let handle = owner.handle { return vdis[handle].version }
-        return -1
-    }
-
     func parent(of link: VersionLink) -> Int32 {
         if let row = link.row { return versions[row].parent }
         if let handle = link.handle { return vdis[handle].version }

@@ -46,10 +46,9 @@ struct FormatPlan {
 
     private func checkLayout(_ options: FormatOptions) throws(ControlError) {
         do throws(StoreError) {
-            try Store.format(
-                medium: UnwritableMedium(byteCount: options.sizeBytes), options: options)
+            _ = try Store.layout(options, mediumBytes: options.sizeBytes)
         } catch {
-            if error.kind == .invalidOptions { throw cannotMake(error) }
+            throw cannotMake(error)
         }
     }
 
@@ -183,24 +182,6 @@ struct FormatPlan {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         return UInt64(max(0, now.tv_sec)) * 1_000_000_000 + UInt64(now.tv_nsec)
-    }
-}
-
-/// As large as a store is to become, and nothing can be written to it: the engine's checks of what
-/// a store can be come before its first write.
-private struct UnwritableMedium: StoreMedium {
-    let byteCount: UInt64
-
-    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(MediumError) {
-        throw MediumError(errno: EROFS, operation: .read, offset: offset)
-    }
-
-    func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(MediumError) {
-        throw MediumError(errno: EROFS, operation: .write, offset: offset)
-    }
-
-    func sync() throws(MediumError) {
-        throw MediumError(errno: EROFS, operation: .sync, offset: 0)
     }
 }
 

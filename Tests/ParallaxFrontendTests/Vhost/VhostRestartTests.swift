@@ -9,6 +9,23 @@ import Testing
 /// resets the device (a driver bound anew, kexec, resume, a reboot into the same kernel).
 @Suite("vhost-user queues that start again")
 struct VhostRestartTests {
+    /// A queue that has served five requests and was stopped.
+    private func stoppedQueue(_ fixture: VhostFixture) -> PretendedQueue {
+        let queue = fixture.start()
+        serve(queue, count: 5)
+        #expect(queue.stop() == 5)
+        return queue
+    }
+
+    private func areaAndQueue(_ fixture: VhostFixture) throws -> (KeptArea, PretendedQueue) {
+        fixture.frontEnd.negotiate()
+        let area = try #require(KeptArea(fixture.frontEnd))
+        #expect(area.give(fixture.frontEnd) == 0)
+        let queue = PretendedQueue(fixture.frontEnd)
+        queue.start()
+        return (area, queue)
+    }
+
     private func serve(_ queue: PretendedQueue, count: Int) {
         for _ in 0..<count {
             let request = queue.add(VhostRequestTests.read, read: 512)
@@ -22,9 +39,7 @@ struct VhostRestartTests {
     @Test("a ring made anew in the same place is answered from its own used index on")
     func sameAddresses() throws {
         let fixture = try VhostFixture()
-        let queue = fixture.start()
-        serve(queue, count: 5)
-        #expect(queue.stop() == 5)
+        let queue = stoppedQueue(fixture)
         queue.start()
         serve(queue, count: 3)
         #expect(queue.usedIndex == 3)
@@ -38,9 +53,7 @@ struct VhostRestartTests {
     @Test("a ring that goes on is answered where it was")
     func goingOn() throws {
         let fixture = try VhostFixture()
-        let queue = fixture.start()
-        serve(queue, count: 5)
-        #expect(queue.stop() == 5)
+        let queue = stoppedQueue(fixture)
         queue.resume()
         serve(queue, count: 2)
         #expect(queue.usedIndex == 7)
@@ -49,11 +62,7 @@ struct VhostRestartTests {
     @Test("a ring made anew finds nothing of the old one in the in-flight area")
     func withArea() throws {
         let fixture = try VhostFixture()
-        fixture.frontEnd.negotiate()
-        let area = try #require(KeptArea(fixture.frontEnd))
-        #expect(area.give(fixture.frontEnd) == 0)
-        let queue = PretendedQueue(fixture.frontEnd)
-        queue.start()
+        let (area, queue) = try areaAndQueue(fixture)
         serve(queue, count: 5)
         #expect(queue.stop() == 5)
         queue.start()
@@ -65,11 +74,7 @@ struct VhostRestartTests {
     @Test("what was in flight when a ring broke is not made again after a reset")
     func brokenWithArea() throws {
         let fixture = try VhostFixture()
-        fixture.frontEnd.negotiate()
-        let area = try #require(KeptArea(fixture.frontEnd))
-        #expect(area.give(fixture.frontEnd) == 0)
-        let queue = PretendedQueue(fixture.frontEnd)
-        queue.start()
+        let (area, queue) = try areaAndQueue(fixture)
         fixture.rig.isHolding = true
         _ = queue.add(VhostRequestTests.write, write: VhostFixture.pattern(512))
         queue.run()
