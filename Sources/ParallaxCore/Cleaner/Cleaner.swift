@@ -68,6 +68,10 @@ struct Cleaner: ~Copyable {
     static let coldChunkCount = 2
     /// What is said about a block takes 20 bytes of the chunk's header.
     static let blocksPerChunk = 192
+    /// A full chunk has as many even if each of its blocks is of another VDI than the one before, which
+    /// takes a record of its own.
+    static let leastBlocksPerChunk =
+        ChunkHeader.recordCapacity / (ChunkRecord.movedFixedBytes + MovedBlock.bytes)
 
     let batchBlocks: Int
     var phase = Phase.idle
@@ -164,15 +168,20 @@ struct Cleaner: ~Copyable {
         movedCount = 0
     }
 
-    /// Blocks that the cold extents at hand can take.
+    /// Blocks that the cold extents at hand can take, whatever they are, and however many batches they
+    /// come in: what is promised here and does not fit would leave each victim of a round with some
+    /// of its blocks, and give no slot back.
     func room(extentBlocks: Int) -> Int {
-        (isColdOpen ? payload(of: extentBlocks - cold.filled) : 0)
+        let total =
+            (isColdOpen ? payload(of: extentBlocks - cold.filled) : 0)
             + spares.count * payload(of: extentBlocks)
+        // The last chunk of each batch may have but one block.
+        return max(0, total - (total + batchBlocks - 1) / batchBlocks)
     }
 
     /// Payload that fits into so many blocks, chunk headers taken off.
     private func payload(of blocks: Int) -> Int {
-        let perChunk = min(batchBlocks, Self.blocksPerChunk)
+        let perChunk = Self.leastBlocksPerChunk
         return max(0, blocks - (blocks + perChunk) / (perChunk + 1))
     }
 

@@ -16,6 +16,8 @@ struct CleanerPacing {
     /// Free slots that somebody has asked for; nil: nobody.
     var goal: Int?
     var goalRounds = 0
+    /// There is nowhere to move to, and no slot for it: the next checkpoint takes one from the log.
+    var needsLease = false
     /// It has begun: less is free than the threshold.
     var isCleaning: Bool { credit > 0 }
     /// Free slots of the store, for all streams.

@@ -39,7 +39,7 @@ extension Engine {
         scanOn()
     }
 
-    private var hasRoomForVictim: Bool {
+    var hasRoomForVictim: Bool {
         cleaner.room(extentBlocks: superblock.extentBlocks) >= superblock.extentBlocks / 8 * 7
     }
 

@@ -166,8 +166,22 @@ extension Engine {
         cleaner.pacing.hopelessAt = nil
         cleaner.pacing.isUrgent = true
         guard cleaner.phase == .idle, chooseVictims().isEmpty else { return true }
+        if takeLeaseFromLog() { return true }
         giveUpUrgency()
         return false
+    }
+
+    /// Without any room to move to, as when what was moved has emptied no extent because each kept a
+    /// damaged block, the log does without one that it holds in advance. False: it cannot, or that
+    /// is not what is missing.
+    private mutating func takeLeaseFromLog() -> Bool {
+        guard isStoreFull, cleaner.spares.isEmpty, !hasRoomForVictim else { return false }
+        // It is on its way.
+        if !checkpoint.returning.isEmpty { return true }
+        guard checkpoint.phase == .idle, hasLeaseToSpare else { return false }
+        cleaner.pacing.needsLease = true
+        checkpoint.isNeeded = true
+        return true
     }
 
     mutating func noteNothingToClean() {

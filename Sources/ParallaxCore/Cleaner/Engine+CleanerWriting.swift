@@ -27,7 +27,7 @@ extension Engine {
     }
 
     /// Lays out the next survivors and what is said about them.
-    private mutating func fillColdChunk(_ index: Int) {
+    mutating func fillColdChunk(_ index: Int) {
         let limit = min(
             Cleaner.blocksPerChunk, superblock.extentBlocks - cleaner.cold.filled - 1)
         let header = cleaner.header(ofChunk: index)
@@ -38,9 +38,10 @@ extension Engine {
         var position = cleaner.stagedCount
         var count = 0
         while position < cleaner.survivors.count, count < limit {
-            let run = runOfOneVDI(from: position, limit: limit - count)
-            let bytes = ChunkRecord.movedFixedBytes + run * MovedBlock.bytes
-            guard writer.count + bytes <= blockBytes else { break }
+            let room = blockBytes - writer.count - ChunkRecord.movedFixedBytes
+            guard room >= MovedBlock.bytes else { break }
+            let run = runOfOneVDI(
+                from: position, limit: min(limit - count, room / MovedBlock.bytes))
             writer.put(ChunkRecord.Kind.moved)
             writer.put(UInt8(0))
             writer.put(UInt16(run))

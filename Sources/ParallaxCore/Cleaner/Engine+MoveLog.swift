@@ -12,9 +12,10 @@ extension Engine {
         dropEmptied()
     }
 
-    /// Cold extents that were held for more batches than came are given up.
+    /// Cold extents that were held for more batches than came are given up: not under a round, whose
+    /// victims have been chosen by the room in them.
     private mutating func returnSurplusSpares() {
-        guard cleaner.spares.count > 1,
+        guard cleaner.spares.count > 1, cleaner.phase == .idle,
             isYielding
                 || !isCleaningToGoal && cleaner.pacing.freeSlots >= 2 * cleaningThreshold,
             let number = cleaner.spares.popLast()

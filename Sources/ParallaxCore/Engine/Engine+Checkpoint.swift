@@ -279,8 +279,7 @@ extension Engine {
             forest.extents.remove(number)
         }
         checkpoint.droppable.removeAll(keepingCapacity: true)
-        released += checkpoint.returning
-        checkpoint.returning.removeAll(keepingCapacity: true)
+        releaseLeases()
         moveLog.finishCheckpoint(sequence: checkpoint.root.sequence)
         cleaner.pacing.hopelessAt = nil
         catalog.versions.finishCheckpoint()

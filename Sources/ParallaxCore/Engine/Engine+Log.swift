@@ -167,6 +167,14 @@ extension Engine {
         let number = cleaner.addSpare()
         forest.extents.insert(number, slot: slot, state: .leased)
         moveLog.leases.append(number)
+        cleaner.pacing.hopelessAt = nil
+    }
+
+    /// Leases that a durable checkpoint does without: nothing was ever in them.
+    mutating func releaseLeases() {
+        if cleaner.spares.isEmpty, let slot = checkpoint.returning.popLast() { addSpare(slot) }
+        released += checkpoint.returning
+        checkpoint.returning.removeAll(keepingCapacity: true)
     }
 
     private static let peerPatienceNanoseconds: UInt64 = 5_000_000

@@ -202,14 +202,18 @@ extension Engine {
     /// Leases without which deletions, and what they entail, would still be possible.
     private var neededLeases: Int { leases(for: blocksToLeave(by: .holes)) }
 
-    var hasSurplusLeases: Bool { isYielding && log.leases.count > neededLeases }
+    var hasLeaseToSpare: Bool { log.leases.count > neededLeases }
+
+    var hasSurplusLeases: Bool { (isYielding || cleaner.pacing.needsLease) && hasLeaseToSpare }
 
     /// For the checkpoint that begins: the leases that it does without.
     mutating func returnSurplusLeases(replayLSN: LogSequenceNumber) {
         while hasSurplusLeases, let number = log.returnLastLease(replayLSN: replayLSN) {
             if let slot = forest.extents.slot(of: number) { checkpoint.returning.append(slot) }
             forest.extents.remove(number)
+            cleaner.pacing.needsLease = false
         }
+        cleaner.pacing.needsLease = false
     }
 
     /// Whether the blocks of a checkpoint that nothing depends on would be missed.

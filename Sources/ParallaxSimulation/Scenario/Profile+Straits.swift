@@ -21,9 +21,9 @@ extension Profile {
         case rottenLogs
     }
 
-    /// A third of the worlds. Nothing of what they were is left.
-    mutating func specialiseStraits(_ random: inout SeededRandom) {
-        guard random.oneIn(3) else { return }
+    /// A third of the worlds. Nothing of what they were is left. False: it is none of them.
+    mutating func specialiseStraits(_ random: inout SeededRandom) -> Bool {
+        guard random.oneIn(3) else { return false }
         let strait = Strait.allCases[random.weightedIndex([1, 3, 3, 2, 2])]
         self = Profile(character: strait == .failingMoves ? .churning : .plain, random: &random)
         maxDisks = 4
@@ -35,6 +35,30 @@ extension Profile {
         case .wideTrees: widenTrees(&random)
         case .rottenLogs: rotLogs(&random)
         }
+        return true
+    }
+
+    /// A twelfth of the others: so many small disks that each extent has blocks of all of them, in a
+    /// store that they nearly fill.
+    mutating func specialiseCrowds(_ random: inout SeededRandom) {
+        guard random.oneIn(12) else { return }
+        self = Profile(character: .churning, random: &random)
+        shape.streamCount = random.oneIn(4) ? 2 : 1
+        let mebibytes = random.integer(in: shape.streamCount == 2 ? 26...36 : 14...30)
+        shape.storeBytes = UInt64(mebibytes) << 20
+        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
+        shape.cleaningPermille = [25, 200, 500][random.index(below: 3)]
+        diskBytes = [1 << 20]
+        diskCount = mebibytes * random.integer(in: 50...90) / 100
+        maxDisks = diskCount + 2
+        writesLittle = random.oneIn(2)
+        writesMuch = !writesLittle
+        longBursts = 50
+        versionPercent = random.integer(in: 0...20)
+        weights.clean = 3
+        weights.verify = 0
+        if random.oneIn(4) { rotOneIn = random.integer(in: 10...60) }
+        if random.oneIn(6) { faults.readErrorOneIn = random.integer(in: 50...300) }
     }
 
     private mutating func shrink(_ random: inout SeededRandom, mebibytes: ClosedRange<Int>) {

@@ -46,7 +46,10 @@ package struct Scenario {
         }
         if hasDamage && hasStraits {
             var straits = SeededRandom(seed: SeededRandom.mix(seed ^ 0x57A1_7500))
-            profile.specialiseStraits(&straits)
+            if !profile.specialiseStraits(&straits) {
+                var crowds = SeededRandom(seed: SeededRandom.mix(seed ^ 0xC40D_5000))
+                profile.specialiseCrowds(&crowds)
+            }
         }
         self.profile = profile
         let world = profile

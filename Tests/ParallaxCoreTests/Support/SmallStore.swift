@@ -14,7 +14,7 @@ final class SmallStore {
     let device: SimulatedDevice
     let streamCount: Int
     private(set) var engines: [RunningEngine] = []
-    private var slots: SlotAllocator
+    var slots: SlotAllocator
     private var clock: UInt64 = 1
     private var nextStamp: UInt32 = 1
     private var nextTicket: UInt64 = 1

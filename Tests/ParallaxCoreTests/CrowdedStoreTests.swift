@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The Parallax authors
+
+import ParallaxSimulation
+import Testing
+
+@testable import ParallaxCore
+
+/// Stores in which the cleaner has hardly room to move to.
+@Suite("Cleaning with little room")
+struct CrowdedStoreTests {
+    /// Survivors of many disks take more of a chunk's header than those of one, so that fewer fit.
+    /// Whoever has counted on more leaves each victim with a few blocks, and gets no slot back.
+    @Test("a store that is full of small disks can be overwritten", arguments: [1, 40, 200])
+    func manyDisks(count: Int) throws {
+        let store = try SmallStore(sizeBytes: 64 << 20, nodeFrames: 2048)
+        let disks = (0..<count).map { "disk\($0)" }
+        let blocks = UInt64(11_000 / count)
+        for disk in disks { try store.create(disk, blocks: max(blocks, 256)) }
+        for block in 0..<blocks {
+            for disk in disks { try store.write(disk, block..<block + 1) }
+        }
+        try overwrite(disks, blocks: blocks, in: store)
+        let found = try store.compare(within: 0..<blocks)
+        #expect(found == SmallStore.Comparison())
+    }
+
+    /// An extent with a damaged block in it is kept, and what else was in it has been moved all the same:
+    /// the room in the cold extents is gone, and no slot has come for it.
+    @Test("damaged blocks do not keep the cleaner from others")
+    func damagedBlocks() throws {
+        let store = try SmallStore(sizeBytes: 64 << 20, nodeFrames: 2048)
+        let blocks = UInt64(9_600)
+        try store.create("gold", blocks: blocks)
+        try store.create("disk", blocks: blocks)
+        for block in 0..<blocks {
+            try store.write("disk", block..<block + 1)
+            if block % 160 == 0 { try store.write("gold", block / 160..<block / 160 + 1) }
+        }
+        try store.checkpoint()
+        let damaged = stride(from: UInt64(0), to: blocks / 160, by: 8).map { $0 }
+        for block in damaged {
+            store.device.rot(at: try #require(store.offset(of: block, in: "gold")), bit: 3)
+        }
+        try overwrite(["disk"], blocks: blocks, in: store)
+        #expect(store.statistics.cleanerDamagedBlocks > 0)
+        let found = try store.compare(within: 0..<blocks)
+        #expect(
+            found
+                == SmallStore.Comparison(
+                    wrong: [], unreadable: damaged.map { "gold:\($0)" }, missing: []))
+    }
+
+    /// Where others have the slots, the log is the only one who can give the cleaner something.
+    @Test("without any room to move to the cleaner gets an extent that the log holds in advance")
+    func noRoom() throws {
+        let store = try SmallStore(sizeBytes: 64 << 20, nodeFrames: 2048)
+        let blocks = UInt64(7_000)
+        try store.create("disk", blocks: blocks)
+        try store.create("sparse", blocks: 600 * 256)
+        for block in 0..<blocks { try store.write("disk", block..<block + 1) }
+        // Many leaves, for which much is held back.
+        for leaf in UInt64(0)..<600 { try store.write("sparse", leaf * 256..<leaf * 256 + 1) }
+        try overwrite(["disk"], blocks: blocks, in: store)
+        store.occupyFreeSlots()
+        store.engines[0].engine.loseColdRoom()
+        try overwrite(["disk"], blocks: blocks, in: store)
+        let found = try store.compare(within: 0..<blocks)
+        #expect(found == SmallStore.Comparison())
+    }
+
+    /// Nothing is cleaned before somebody waits for it, so that there is as little room as can be.
+    private func overwrite(_ disks: [String], blocks: UInt64, in store: SmallStore) throws {
+        var random = SeededRandom(seed: 7)
+        var urgentWrites = 0
+        for _ in 0..<20_000 {
+            store.engines[0].engine.cleaner.pacing.credit = -1 << 40
+            let block = UInt64(random.index(below: Int(blocks)))
+            let before = store.statistics.cleanerRounds
+            try store.write(disks[random.index(below: disks.count)], block..<block + 1)
+            if store.statistics.cleanerRounds > before { urgentWrites += 1 }
+        }
+        #expect(urgentWrites > 20, "hardly anything was cleaned: \(urgentWrites)")
+    }
+}
+
+extension SmallStore {
+    /// Somebody else has all slots that are free now.
+    fileprivate func occupyFreeSlots() { while slots.allocate() != nil {} }
+}
+
+extension Engine {
+    /// As if what was moved had filled the cold extents, and emptied nothing.
+    fileprivate mutating func loseColdRoom() {
+        for number in cleaner.spares { forest.extents.remove(number) }
+        cleaner.spares.removeAll()
+        if cleaner.isColdOpen { cleaner.cold.filled = superblock.extentBlocks - 1 }
+    }
+}
