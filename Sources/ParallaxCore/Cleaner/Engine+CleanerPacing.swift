@@ -68,7 +68,7 @@ extension Engine {
             return (Cleaner.pieceCount, Cleaner.pieceBlocks)
         }
         return requests.usedCount > Self.fewRequests
-            ? (Cleaner.pieceCount - 1, Cleaner.pieceBlocks) : (1, Cleaner.pieceBlocks / 4)
+            ? (Cleaner.pieceCount - 1, Cleaner.pieceBlocks / 2) : (1, Cleaner.pieceBlocks / 4)
     }
 
     private static let fewRequests = 4
