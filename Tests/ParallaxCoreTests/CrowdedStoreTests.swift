@@ -69,6 +69,55 @@ struct CrowdedStoreTests {
         #expect(found == SmallStore.Comparison())
     }
 
+    @Test("that the store was full before a sleep is not believed after it")
+    func staleRefusal() throws {
+        for freeSlots in 0...1 {
+            let store = try fullStore()
+            let running = store.engines[0]
+            let wasFull = running.engine.isStoreFull
+            // Later, or with a slot that came back.
+            let later = running.engine.now + (freeSlots == 0 ? 1_000_000_000 : 0)
+            running.engine.wake(nowNanoseconds: later, freeSlots: freeSlots)
+            let isFull = running.engine.isStoreFull
+            #expect(wasFull && !isFull)
+        }
+    }
+
+    /// Nothing is cleaned any more, so whether there would have been space is not known.
+    @Test("a write that finds no space before the end gets no answer")
+    func windingDown() throws {
+        let store = try fullStore()
+        store.engines[0].engine.windDown()
+        let buffer = BlockBuffer()
+        let segment = UnsafeMutablePointer<DataSegment>.allocate(capacity: 1)
+        defer { segment.deallocate() }
+        segment.initialize(to: DataSegment(base: buffer.base, count: blockBytes))
+        store.engines[0].engine.submit(
+            BlockRequest(
+                operation: .write, vdi: try store.handle("disk"), session: 1, tag: 1,
+                firstSector: 8 * 8191, sectorCount: 8, segments: UnsafePointer(segment),
+                segmentCount: 1))
+        for _ in 0..<2000 {
+            store.step()
+            let reply = store.engines[0].engine.nextReply()
+            #expect(reply?.status == nil)
+        }
+    }
+
+    /// Written until there is no space.
+    private func fullStore() throws -> SmallStore {
+        let store = try SmallStore()
+        try store.create("disk", blocks: 8192)
+        let buffer = BlockBuffer()
+        for block in UInt64(0)..<8191 {
+            let status = try store.transfer(
+                .write, vdi: "disk", handle: store.handle("disk"), block, buffer.base)
+            if status == .noSpace { return store }
+        }
+        Issue.record("the store does not become full")
+        return store
+    }
+
     /// Nothing is cleaned before somebody waits for it, so that there is as little room as can be.
     private func overwrite(_ disks: [String], blocks: UInt64, in store: SmallStore) throws {
         var random = SeededRandom(seed: 7)

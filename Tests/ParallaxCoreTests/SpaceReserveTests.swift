@@ -26,26 +26,14 @@ struct SpaceReserveTests {
         #expect(held > 6 * 256, "the reserves are too small to show anything: \(held)")
     }
 
-    /// What is held back are seven times the tables, and the tables of a large store are large.
-    @Test(
-        "the log may hold as many leases as the reserves of the largest store take",
-        arguments: [(1 << 20, 1 << 22), (4 << 20, 1 << 24), (64 << 20, 1 << 20), (1 << 20, 25)])
-    func leaseCapacity(extentBytes: Int, slotCount: Int) throws {
-        let extentBlocks = extentBytes / blockBytes
-        let superblock = Superblock(
-            uuid: StoreUUID(high: 1, low: 2), storeBytes: UInt64(slotCount) * UInt64(extentBytes),
-            extentBytes: UInt64(extentBytes), slotCount: UInt32(slotCount), streamCount: 1,
-            generation: 1, createdAtNanoseconds: 0)
-        let frames = 65_536
-        // One forward for each sixteenth live block, 16 bytes each, in pages that are half full.
-        let forwards = slotCount * extentBlocks / 16 * 16 / (blockBytes / 2)
-        let livePages = slotCount * extentBlocks / 8 / blockBytes
-        let tables =
-            CheckpointTables.blockCount(
-                extents: slotCount, indexBlocks: 64, livePages: livePages, forwardPages: forwards)
-            + livePages + forwards
-        let blocks = 7 * tables + 3 * frames
-        let leases = blocks / (extentBlocks - LogWriter.lostPerExtent) + 1
-        #expect(Engine.leaseCapacity(superblock, frameCount: frames) / 2 >= leases)
+    @Test("the log takes as many leases as it is given, in their order")
+    func leaseRing() {
+        var log = LogWriter(
+            chunkCount: 2, extentBlocks: 256, nextLSN: LogSequenceNumber(1),
+            extent: ExtentNumber(0), head: 0, nextExtent: ExtentNumber(1))
+        var extents = ExtentTable(slotCount: 1000, extentBlocks: 256)
+        for slot in UInt32(0)..<1000 { log.addLease(slot: ExtentSlot(slot), extents: &extents) }
+        #expect(log.leases.count == 1000)
+        #expect((0..<1000).allSatisfy { log.leases[$0].slot == ExtentSlot(UInt32($0)) })
     }
 }

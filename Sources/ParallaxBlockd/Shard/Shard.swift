@@ -102,6 +102,8 @@ extension Shard where ShardReactor: ~Copyable {
         turn()
         while !isFinished {
             reactor.wait(timeoutNanoseconds: timeout)
+            engine.wake(
+                nowNanoseconds: monotonicNanoseconds(), freeSlots: pool.freeSlotCount)
             while let event = reactor.nextEvent() {
                 switch event {
                 case .completion(let completion): engine.complete(completion)
@@ -116,6 +118,7 @@ extension Shard where ShardReactor: ~Copyable {
     /// How long to sleep when nothing happens: for ever when there is nothing to do.
     private var timeout: Int64 {
         if engine.wantsTurn { return 0 }
+        if engine.isWaitingForPeers { return 1_000_000 }
         if engine.isIdle && !isStopping && requests.isEmpty && sessions.touchedCount == 0 {
             return -1
         }

@@ -41,7 +41,7 @@ struct LogWriter: ~Copyable {
 
     init(
         chunkCount: Int, extentBlocks: Int, nextLSN: LogSequenceNumber, extent: ExtentNumber,
-        head: Int, nextExtent: ExtentNumber, leaseCapacity: Int
+        head: Int, nextExtent: ExtentNumber
     ) {
         self.chunkCount = chunkCount
         self.extentBlocks = extentBlocks
@@ -52,7 +52,7 @@ struct LogWriter: ~Copyable {
         chunks = .allocate(capacity: chunkCount)
         inFlight = FixedRing(minimumCapacity: chunkCount)
         freeChunks = FixedRing(minimumCapacity: chunkCount)
-        leases = FixedRing(minimumCapacity: leaseCapacity)
+        leases = FixedRing(minimumCapacity: 64)
         for index in 0..<chunkCount {
             (chunks + index).initialize(to: Chunk())
             freeChunks.append(UInt32(index))
@@ -64,11 +64,14 @@ struct LogWriter: ~Copyable {
         chunks.deallocate()
     }
 
-    mutating func reserveLeases(_ count: Int) {
-        guard count > leases.capacity else { return }
-        var larger = FixedRing<Lease>(minimumCapacity: count)
-        while let lease = leases.popFirst() { larger.append(lease) }
-        leases = larger
+    /// There may be as many as the reserves take, which grow with the tables: the ring does, too.
+    mutating func append(lease: Lease) {
+        if leases.isFull {
+            var larger = FixedRing<Lease>(minimumCapacity: 2 * leases.capacity)
+            while let lease = leases.popFirst() { larger.append(lease) }
+            leases = larger
+        }
+        leases.append(lease)
     }
 
     /// Blocks that the log can still take: the rest of this extent, and the leased ones.
@@ -157,7 +160,7 @@ struct LogWriter: ~Copyable {
         let number = nextExtent
         nextExtent = number.next
         extents.insert(number, slot: slot, state: .leased)
-        leases.append(Lease(extent: number, slot: slot, isAnnounced: false))
+        append(lease: Lease(extent: number, slot: slot, isAnnounced: false))
     }
 
     /// Gives back the lease that would be used last, if no replay from `replayLSN` on would find

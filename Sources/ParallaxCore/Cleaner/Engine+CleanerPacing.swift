@@ -16,7 +16,10 @@ extension Engine {
     }
 
     /// The host tells how many slots of the store are free.
-    package mutating func noteFreeSlots(_ count: Int) { cleaner.pacing.freeSlots = count }
+    package mutating func noteFreeSlots(_ count: Int) {
+        cleaner.pacing.freeSlots = count
+        if count > 0 { noteFreeSpace() }
+    }
 
     /// Cleans until so many slots of the store are free, nothing is left that is worth it, or the device
     /// fails.
@@ -123,9 +126,11 @@ extension Engine {
             gain += superblock.extentBlocks - candidate.live
             if room <= 0 || victims.count == Self.victimsPerRound { break }
         }
-        // When somebody waits, what a round brings must pay for its checkpoint (`cleaningReserve`).
+        guard pacing.isUrgent, !mayLogMoves else { return victims }
+        // When somebody waits, what a round brings must pay for its checkpoint (`cleaningReserve`), if
+        // it takes one to give slots back.
         let moves = victims.count * superblock.extentBlocks - gain
-        return !pacing.isUrgent || gain >= 3 * cleaningCost(moves: moves) ? victims : []
+        return gain >= 3 * cleaningCost(moves: moves) ? victims : []
     }
 
     private static let victimsPerRound = 16
@@ -175,7 +180,7 @@ extension Engine {
     /// damaged block, the log does without one that it holds in advance. False: it cannot, or that
     /// is not what is missing.
     private mutating func takeLeaseFromLog() -> Bool {
-        guard isStoreFull, cleaner.spares.isEmpty, !hasRoomForVictim else { return false }
+        guard wasRefusedExtent, cleaner.spares.isEmpty, !hasRoomForVictim else { return false }
         // It is on its way.
         if !checkpoint.returning.isEmpty { return true }
         guard checkpoint.phase == .idle, hasLeaseToSpare else { return false }
@@ -185,7 +190,7 @@ extension Engine {
     }
 
     mutating func noteNothingToClean() {
-        if cleaner.pacing.isUrgent { giveUpUrgency() }
+        if cleaner.pacing.isUrgent, !takeLeaseFromLog() { giveUpUrgency() }
         if hasEmptyExtents, cleaner.pacing.goal != nil, changesSinceFreeze > 0 {
             checkpoint.isWanted = true
         } else if checkpoint.phase == .idle, releasing.isEmpty, grace.isEmpty, !isDropUnderWay {

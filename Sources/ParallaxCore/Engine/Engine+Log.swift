@@ -139,15 +139,16 @@ extension Engine {
     package mutating func supplyExtent(_ slot: ExtentSlot?) {
         extentsRequested -= 1
         guard let slot else {
-            // The first time in a while the other streams are given a moment to return what they can.
+            // The first time in a while the other streams are given time to return what they can.
             if wasRefusedExtent && now < nextExtentRetry { return }
-            isStoreFull = wasRefusedExtent && now < nextExtentRetry + Self.refusalNanoseconds
-            nextExtentRetry = now + (isStoreFull ? 50_000_000 : Self.peerPatienceNanoseconds)
+            let isRepeated = wasRefusedExtent && now < nextExtentRetry + Self.refusalNanoseconds
+            if !isRepeated { refusedSince = now }
+            isStoreFull = isRepeated && now >= refusedSince + peerPatience
+            nextExtentRetry = now + (isStoreFull ? 50_000_000 : 5_000_000)
             wasRefusedExtent = true
             return
         }
-        isStoreFull = false
-        wasRefusedExtent = false
+        noteFreeSpace()
         // Without a spare extent a full store could not be cleaned: it comes first. More of them come
         // after what the log holds.
         if cleaner.spares.isEmpty
@@ -159,6 +160,7 @@ extension Engine {
         // What was asked for may not be wanted any more.
         guard log.leases.count < max(wantedLeases, 1) else { return released.append(slot) }
         cleaner.pacing.urgentRounds = 0
+        cleaner.pacing.hopelessAt = nil
         log.addLease(slot: slot, extents: &forest.extents)
         log.announceLeases()
     }
@@ -177,12 +179,15 @@ extension Engine {
         checkpoint.returning.removeAll(keepingCapacity: true)
     }
 
-    private static let peerPatienceNanoseconds: UInt64 = 5_000_000
+    private var peerPatience: UInt64 {
+        superblock.streamCount > 1 ? configuration.peerPatienceNanoseconds : 0
+    }
+
     /// How long a refusal says something of the next one.
     private static let refusalNanoseconds: UInt64 = 200_000_000
 
-    /// Somebody waits for the other streams to return slots.
-    var isWaitingForPeers: Bool {
+    /// Somebody waits for the other streams to return slots: of those nobody tells.
+    package var isWaitingForPeers: Bool {
         wasRefusedExtent && !isStoreFull && extentsRequested == 0
             && !(staging.isEmpty && catalog.waiting.isEmpty)
     }

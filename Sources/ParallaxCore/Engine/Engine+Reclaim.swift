@@ -87,6 +87,10 @@ extension Engine {
     private mutating func markSnapshotsOfDeleted() {
         var budget = Self.marksPerTurn
         while budget > 0, let handle = catalog.reclaim.vdis.first.map(Int.init) {
+            guard hasRoomForDeletions else {
+                checkpoint.isNeeded = true
+                return
+            }
             let last = catalog.vdis[handle].lastSnapshot
             guard last >= 0 else {
                 _ = catalog.reclaim.vdis.popFirst()

@@ -389,7 +389,7 @@ extension Engine {
             }
         }
         leased.sort { $0.extent < $1.extent }
-        for lease in leased { log.leases.append(lease) }
+        for lease in leased { log.append(lease: lease) }
         if let last = leased.last { log.nextExtent = max(log.nextExtent, last.extent.next) }
         log.nextExtent = max(log.nextExtent, reader.extent.next)
     }

@@ -51,10 +51,11 @@ extension Engine {
         if frames > 0, forest.cache.replayBound + frames > frameLimit / 4 * 3 {
             checkpoint.isNeeded = true
             let isHopeless = isStoreFull && checkpoint.phase == .idle && !hasRoomForCheckpoint
-            return isHopeless ? .full : .wait
+            return isHopeless ? refusal : .wait
         }
         guard usableBlocks < blocksToLeave(by: reserve) else { return nil }
-        guard isStoreFull || hasAllLeases, extentsRequested == 0, !isDropUnderWay else {
+        if hasRefusedData, reserve == .data { return refusal }
+        guard isStoreFull, extentsRequested == 0, !isDropUnderWay else {
             return .wait
         }
         if mayFreeExtents {
@@ -63,8 +64,13 @@ extension Engine {
             return .wait
         }
         if cleanForWaiting() { return .wait }
-        return .full
+        hasRefusedData = reserve == .data
+        return refusal
     }
+
+    /// Before the end nothing is cleaned any more, so that nobody can say whether there is space: guests
+    /// that get no answer ask again after the next start.
+    private var refusal: ChunkRoom { isWindingDown && requests.usedCount > 0 ? .wait : .full }
 
     /// Whether a checkpoint now would give back four times the blocks that it takes; where nothing but
     /// checkpoints gives anything back, as many. A checkpoint leaves extents behind which only the next
@@ -119,7 +125,7 @@ extension Engine {
     }
 
     private func checkpointBlocks(nodes: Int) -> Int {
-        nodes + nodes / 64 + tableBlocks + 32
+        nodes + nodes / 64 + tableBlocks + tableBlocks / 128 + 32
     }
 
     /// Blocks for the checkpoints of cleaning in a full store, until it has given back a whole
@@ -140,7 +146,11 @@ extension Engine {
     var tableBlocks: Int {
         tableBytesBlocks + livePageBound + forest.forwards.pages.count + 2
             + catalog.pages.checkpointBlocks(more: stagedOperations + Self.pagesPerDeletion)
+            + checkpoint.pages.count - checkpoint.stagedPages
     }
+
+    /// Whether deletions may change more record pages: what they change must get into a checkpoint.
+    var hasRoomForDeletions: Bool { usableBlocks >= checkpointReserve + Self.pagesPerDeletion }
 
     private var livePageBound: Int {
         forest.extents.livePages.pageCount(extents: forest.extents.count + 2)
@@ -200,7 +210,7 @@ extension Engine {
     }
 
     /// Leases without which deletions, and what they entail, would still be possible.
-    private var neededLeases: Int { leases(for: blocksToLeave(by: .holes)) }
+    private var neededLeases: Int { leases(for: blocksToLeave(by: .holes) + tableBlocks) }
 
     var hasLeaseToSpare: Bool { log.leases.count > neededLeases }
 
@@ -250,12 +260,8 @@ extension Engine {
             isYielding
             ? neededLeases
             : configuration.leasesAhead + leases(for: blocksToLeave(by: .data))
-        return min(target, leaseLimit)
+        return target
     }
-
-    /// The log has all the leases that it ever holds: waiting brings no more.
-    private var hasAllLeases: Bool { log.leases.count >= leaseLimit }
-    private var leaseLimit: Int { log.leases.capacity / 2 }
 
     /// Cold extents to hold: one always; for a whole batch when there is enough.
     var wantedSpares: Int {

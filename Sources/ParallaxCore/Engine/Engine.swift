@@ -89,6 +89,10 @@ package struct Engine: ~Copyable {
     /// Until then nothing is leased that is not needed.
     var yieldUntil: UInt64 = 0
     var nextExtentRetry: UInt64 = 0
+    /// Data found no space in this turn: to look again takes a walk through all extents.
+    var hasRefusedData = false
+    /// The first of the refusals that followed each other.
+    var refusedSince: UInt64 = 0
 
     /// Frames that the replay of the log behind the next checkpoint may count on.
     var frameLimit: Int
@@ -136,8 +140,7 @@ package struct Engine: ~Copyable {
         log = LogWriter(
             chunkCount: configuration.maxChunksInFlight + 2,
             extentBlocks: superblock.extentBlocks, nextLSN: root.replayLSN,
-            extent: root.replayExtent, head: root.replayBlock, nextExtent: root.nextExtent,
-            leaseCapacity: Self.leaseCapacity(superblock, frameCount: frameCount))
+            extent: root.replayExtent, head: root.replayBlock, nextExtent: root.nextExtent)
         catalog = Catalog(
             stream: configuration.stream, nextNumber: root.nextVDI,
             nextSnapshot: root.nextSnapshot)
@@ -168,12 +171,6 @@ package struct Engine: ~Copyable {
         durableLSN = before
         checkpointBox = Box(Checkpoint(root: root))
         forest.extents.nextCheckpoint = root.sequence + 1
-    }
-
-    /// Half of them must have room for what `blocksToLeave` holds back: seven times the tables of a
-    /// checkpoint, which grow with the store, and the nodes of two.
-    static func leaseCapacity(_ superblock: Superblock, frameCount: Int) -> Int {
-        2048 + 6 * frameCount / superblock.extentBlocks + Int(superblock.slotCount) / 64
     }
 
     deinit {
@@ -236,13 +233,25 @@ extension Engine {
         runReadyParts()
     }
 
+    /// To be called after a sleep, before anything is submitted, which must not be judged by what was
+    /// true when that began.
+    package mutating func wake(nowNanoseconds: UInt64, freeSlots: Int) {
+        noteTime(nowNanoseconds)
+        noteFreeSlots(freeSlots)
+    }
+
+    private mutating func noteTime(_ time: UInt64) {
+        now = time
+        hasRefusedData = false
+        // That the store was full a while ago says nothing.
+        if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
+    }
+
     /// To be called once at the end of each turn of the shard's loop: seals what the turn has
     /// gathered, and moves checkpoints, deletions and waiting requests on.
     package mutating func turn(nowNanoseconds: UInt64) {
-        now = nowNanoseconds
+        noteTime(nowNanoseconds)
         if requests.usedCount > 0 { guestsSeen = now }
-        // That the store was full a while ago says nothing.
-        if isStoreFull && now >= nextExtentRetry { isStoreFull = false }
         applyChunks()
         retryStarvedParts()
         runReadyParts()
@@ -289,7 +298,7 @@ extension Engine {
     /// Whether a turn would do more work at once, without waiting for anything.
     package var wantsTurn: Bool {
         !isWindingDown
-            && (catalog.reclaim.hasMore || diffs.job?.awaited == .hole || isWaitingForPeers)
+            && (catalog.reclaim.hasMore || diffs.job?.awaited == .hole)
     }
 
     /// Counters since the engine was opened, and its present state.

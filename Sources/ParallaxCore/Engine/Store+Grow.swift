@@ -61,8 +61,6 @@ extension Engine {
         superblock.storeBytes = larger.storeBytes
         superblock.slotCount = larger.slotCount
         forest.extents.grow(slotCount: Int(larger.slotCount))
-        log.reserveLeases(
-            Self.leaseCapacity(superblock, frameCount: forest.cache.frameCount))
     }
 
     /// The allocator has slots again that it had not when it was asked last: the next request is not
@@ -70,5 +68,6 @@ extension Engine {
     package mutating func noteFreeSpace() {
         isStoreFull = false
         wasRefusedExtent = false
+        hasRefusedData = false
     }
 }

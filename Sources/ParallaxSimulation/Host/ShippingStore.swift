@@ -53,6 +53,7 @@ package struct ShippingStore: StoreUnderTest {
         configuration.cleanerBatchBlocks = shape.cleanerBatchBlocks
         configuration.cleaningPermille = shape.cleaningPermille
         configuration.leastNamesForSweep = 64
+        configuration.peerPatienceNanoseconds = 20_000_000
         return configuration
     }
 
