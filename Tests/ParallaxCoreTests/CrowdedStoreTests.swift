@@ -9,8 +9,8 @@ import Testing
 /// Stores in which the cleaner has hardly room to move to.
 @Suite("Cleaning with little room")
 struct CrowdedStoreTests {
-    /// Survivors of many disks take more of a chunk's header than those of one, so that fewer fit.
-    /// Whoever has counted on more leaves each victim with a few blocks, and gets no slot back.
+    /// Survivors of many disks take more of a chunk's header than those of one, so that fewer fit. That
+    /// no round counts on more is what `CleanerRoomTests` shows; here is the whole, at its narrowest.
     @Test("a store that is full of small disks can be overwritten", arguments: [1, 40, 200])
     func manyDisks(count: Int) throws {
         let store = try SmallStore(sizeBytes: 64 << 20, nodeFrames: 2048)

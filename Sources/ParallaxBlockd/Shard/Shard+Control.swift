@@ -60,7 +60,6 @@ extension Shard where ShardReactor: ~Copyable {
             reply.resume()
         case .freeSpace: engine.noteFreeSpace()
         case .clean(let goal, let reply):
-            engine.noteFreeSlots(pool.freeSlotCount)
             engine.requestCleaning(untilFreeSlots: goal)
             reply.resume()
         case .scrub(let scrub, let reply):

@@ -279,7 +279,9 @@ extension Engine {
             forest.extents.remove(number)
         }
         checkpoint.droppable.removeAll(keepingCapacity: true)
-        releaseLeases()
+        // Leases that it does without: nothing was ever in them.
+        release(checkpoint.returning)
+        checkpoint.returning.removeAll(keepingCapacity: true)
         moveLog.finishCheckpoint(sequence: checkpoint.root.sequence)
         cleaner.pacing.hopelessAt = nil
         catalog.versions.finishCheckpoint()

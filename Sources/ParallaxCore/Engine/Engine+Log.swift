@@ -144,7 +144,7 @@ extension Engine {
             let isRepeated = wasRefusedExtent && now < nextExtentRetry + Self.refusalNanoseconds
             if !isRepeated { refusedSince = now }
             isStoreFull = isRepeated && now >= refusedSince + peerPatience
-            nextExtentRetry = now + (isStoreFull ? 50_000_000 : 5_000_000)
+            nextExtentRetry = now + (isStoreFull ? Self.fullNanoseconds : Self.retryNanoseconds)
             wasRefusedExtent = true
             return
         }
@@ -172,17 +172,20 @@ extension Engine {
         cleaner.pacing.hopelessAt = nil
     }
 
-    /// Leases that a durable checkpoint does without: nothing was ever in them.
-    mutating func releaseLeases() {
-        if cleaner.spares.isEmpty, let slot = checkpoint.returning.popLast() { addSpare(slot) }
-        released += checkpoint.returning
-        checkpoint.returning.removeAll(keepingCapacity: true)
+    /// Nothing looks at these slots any more: they are everybody's, but for one that the cleaner needs.
+    mutating func release(_ slots: [ExtentSlot]) {
+        var slots = slots[...]
+        if cleaner.spares.isEmpty, let slot = slots.popLast() { addSpare(slot) }
+        released += slots
     }
 
     private var peerPatience: UInt64 {
         superblock.streamCount > 1 ? configuration.peerPatienceNanoseconds : 0
     }
 
+    /// How long the store counts as full, and how soon the allocator is asked again before it does.
+    private static let fullNanoseconds: UInt64 = 50_000_000
+    private static let retryNanoseconds: UInt64 = 5_000_000
     /// How long a refusal says something of the next one.
     private static let refusalNanoseconds: UInt64 = 200_000_000
 
@@ -208,13 +211,8 @@ extension Engine {
     /// Gives dropped slots up once no read can still be looking at them.
     mutating func advanceReleases() {
         guard epochs.previousCount == 0 else { return }
-        if cleaner.spares.isEmpty, let slot = grace.popLast() {
-            addSpare(slot)
-        }
-        if !grace.isEmpty {
-            released += grace
-            grace.removeAll(keepingCapacity: true)
-        }
+        release(grace)
+        grace.removeAll(keepingCapacity: true)
         guard !releasing.isEmpty else { return }
         epochs.advance()
         swap(&grace, &releasing)

@@ -221,6 +221,7 @@ extension Engine {
         while hasSurplusLeases, let number = log.returnLastLease(replayLSN: replayLSN) {
             if let slot = forest.extents.slot(of: number) { checkpoint.returning.append(slot) }
             forest.extents.remove(number)
+            // One is enough for the cleaner.
             cleaner.pacing.needsLease = false
         }
         cleaner.pacing.needsLease = false
@@ -256,11 +257,9 @@ extension Engine {
 
     /// Extents to hold for the log.
     var wantedLeases: Int {
-        let target =
-            isYielding
+        isYielding
             ? neededLeases
             : configuration.leasesAhead + leases(for: blocksToLeave(by: .data))
-        return target
     }
 
     /// Cold extents to hold: one always; for a whole batch when there is enough.

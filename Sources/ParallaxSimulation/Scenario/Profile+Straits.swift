@@ -46,8 +46,7 @@ extension Profile {
         shape.streamCount = random.oneIn(4) ? 2 : 1
         let mebibytes = random.integer(in: shape.streamCount == 2 ? 26...36 : 14...30)
         shape.storeBytes = UInt64(mebibytes) << 20
-        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
-        shape.cleaningPermille = [25, 200, 500][random.index(below: 3)]
+        drawCleaner(permilles: [25, 200, 500], &random)
         diskBytes = [1 << 20]
         diskCount = mebibytes * random.integer(in: 50...90) / 100
         maxDisks = diskCount + 2
@@ -92,8 +91,7 @@ extension Profile {
 
     private mutating func failMoves(_ random: inout SeededRandom) {
         versionPercent = random.integer(in: 0...20)
-        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
-        shape.cleaningPermille = [200, 500][random.index(below: 2)]
+        drawCleaner(permilles: [200, 500], &random)
         weights.clean = 8
         switch random.index(below: 3) {
         case 0: faults.writeErrorOneIn = random.integer(in: 20...100)

@@ -155,18 +155,22 @@ package struct Profile {
     /// A third of the worlds live near a full store; in the others cleaning happens as it comes.
     private mutating func specialiseCleaning(_ source: SeededRandom) {
         var random = source
-        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
-        shape.cleaningPermille = [0, 25, 200, 500][random.index(below: 4)]
+        drawCleaner(permilles: [0, 25, 200, 500], &random)
         weights.clean = 3
         guard random.oneIn(3) else { return }
         self = Profile(character: .churning, random: &random)
         versionPercent = random.integer(in: 0...40)
-        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
-        shape.cleaningPermille = [25, 200, 500][random.index(below: 3)]
+        drawCleaner(permilles: [25, 200, 500], &random)
         weights.clean = 3
         if random.oneIn(4) { faults.slowOneIn = random.integer(in: 4...40) }
         if random.oneIn(8) { faults.readErrorOneIn = random.integer(in: 50...300) }
         if random.oneIn(12) { rotOneIn = random.integer(in: 20...60) }
+    }
+
+    /// How much is sorted at a time, and below how much free space cleaning begins.
+    mutating func drawCleaner(permilles: [Int], _ random: inout SeededRandom) {
+        shape.cleanerBatchBlocks = [192, 300, 600][random.index(below: 3)]
+        shape.cleaningPermille = permilles[random.index(below: permilles.count)]
     }
 
     private mutating func specialiseVersions(_ random: inout SeededRandom) {
