@@ -69,6 +69,50 @@ struct CrowdedStoreTests {
         #expect(found == SmallStore.Comparison())
     }
 
+    /// The log since the last checkpoint is cleaned only when somebody waits; all that is dead may be in it.
+    @Test("what has died since the last checkpoint is won back before a write is refused")
+    func youngDead() throws {
+        let store = try SmallStore(sizeBytes: 64 << 20, nodeFrames: 2048)
+        try store.create("disk", blocks: 16_384)
+        try store.write("disk", 0..<8_000)
+        try store.checkpoint()
+        let buffer = BlockBuffer()
+        var status = BlockStatus.ok
+        var block = UInt64(8_000)
+        // Two of three are written again at once: in each extent of the log some live.
+        while status == .ok, block < 16_384 {
+            for target in [block, 0, 1] where status == .ok {
+                store.engines[0].engine.cleaner.pacing.credit = -1 << 40
+                status = try store.transfer(
+                    .write, vdi: "disk", handle: store.handle("disk"), target, buffer.base)
+            }
+            block += 1
+        }
+        #expect(status == .noSpace, "the store does not become full")
+        let prospect = store.engines[0].engine.prospectRefused
+        #expect(prospect <= 0)
+    }
+
+    /// Each of their records is on a page that the next checkpoint writes anew.
+    @Test("a full store gives back a disk with thousands of snapshots")
+    func manyRecords() throws {
+        let store = try SmallStore()
+        try store.create("disk")
+        try store.create("other", blocks: 8192)
+        try store.write("disk", 0..<1)
+        let comment = String(repeating: "c", count: 500)
+        for snapshot in 0..<8_000 {
+            try store.snapshot("disk", "\(snapshot)", comment: comment)
+        }
+        try fill("other", of: store)
+        try store.delete("disk")
+        for _ in 0..<20_000 where store.statistics.isReclaiming { store.step() }
+        try store.checkpoint()
+        let isReclaiming = store.statistics.isReclaiming
+        #expect(!isReclaiming)
+        try store.write("other", 0..<400)
+    }
+
     @Test("that the store was full before a sleep is not believed after it")
     func staleRefusal() throws {
         for freeSlots in 0...1 {
@@ -104,18 +148,22 @@ struct CrowdedStoreTests {
         }
     }
 
-    /// Written until there is no space.
     private func fullStore() throws -> SmallStore {
         let store = try SmallStore()
         try store.create("disk", blocks: 8192)
+        try fill("disk", of: store)
+        return store
+    }
+
+    /// Written until there is no space.
+    private func fill(_ disk: String, of store: SmallStore) throws {
         let buffer = BlockBuffer()
         for block in UInt64(0)..<8191 {
             let status = try store.transfer(
-                .write, vdi: "disk", handle: store.handle("disk"), block, buffer.base)
-            if status == .noSpace { return store }
+                .write, vdi: disk, handle: store.handle(disk), block, buffer.base)
+            if status == .noSpace { return }
         }
         Issue.record("the store does not become full")
-        return store
     }
 
     /// Nothing is cleaned before somebody waits for it, so that there is as little room as can be.

@@ -82,6 +82,12 @@ struct LogWriter: ~Copyable {
 
     var inFlightCount: Int { inFlight.count }
 
+    /// Whether chunks behind which the log has gone into another extent are not applied yet, so that
+    /// nobody knows what is dead in theirs.
+    var hasUnappliedExtents: Bool {
+        !inFlight.isEmpty && chunks[Int(inFlight[0])].extent != extent
+    }
+
     /// Whether nothing is being built, written or applied.
     var isQuiet: Bool { building < 0 && inFlight.isEmpty }
 

@@ -98,7 +98,10 @@ extension Engine {
         let isPressed = pacing.isUrgent || pacing.goal != nil
         let dead = worthwhileDead(isPressed: isPressed)
         var candidates: [(score: Float, number: ExtentNumber, live: Int)] = []
-        for index in 0..<forest.extents.count where isVictim(forest.extents[index], dead) {
+        for index in 0..<forest.extents.count
+        where isVictim(
+            forest.extents[index], dead, isPressed: isPressed)
+        {
             let extent = forest.extents[index]
             let rate = forest.extents.decayRate(
                 at: index, clock: counters.chunkBytes / UInt64(blockBytes))
@@ -136,18 +139,16 @@ extension Engine {
     private static let victimsPerRound = 16
 
     /// Sealed, all of its chunks applied, and something in it: what is empty needs no cleaning.
-    private func isVictim(_ extent: ExtentTable.Extent, _ least: Int) -> Bool {
+    private func isVictim(_ extent: ExtentTable.Extent, _ least: Int, isPressed: Bool) -> Bool {
         extent.state == .sealed && extent.live > 0 && !extent.isPinned
             && extent.cleanedUntil <= checkpoint.root.sequence
             && extent.lastLSN <= appliedLSN
             // A replay needs the log since the last checkpoint: that is dropped by the next.
-            && (cleaner.pacing.isUrgent || cleaner.pacing.goal != nil || extent.number.isCold
-                || extent.lastLSN < checkpoint.root.replayLSN)
+            && (isPressed || extent.number.isCold || extent.lastLSN < checkpoint.root.replayLSN)
             && superblock.extentBlocks - Int(extent.live) >= least
     }
 
-    /// Whether cleaning may give somebody who waits an extent: there must be more to gain than one
-    /// extent and the checkpoints around it take.
+    /// Whether cleaning may give somebody who waits an extent.
     private var mayGainByCleaning: Bool {
         guard !cleaner.isBroken, !isWindingDown else { return false }
         if cleaner.phase != .idle { return true }
@@ -157,12 +158,27 @@ extension Engine {
             }
         }
         let least = worthwhileDead(isPressed: true)
-        var gain = 0
-        for index in 0..<forest.extents.count where isVictim(forest.extents[index], least) {
+        return cleaningProspect { isVictim($0, least, isPressed: true) } > 0
+    }
+
+    /// Blocks that there are to gain in these extents, beyond one extent and the checkpoints around it.
+    private func cleaningProspect(in isCounted: (ExtentTable.Extent) -> Bool) -> Int {
+        var gain = -superblock.extentBlocks - 2 * cleaningCost(moves: superblock.extentBlocks)
+        for index in 0..<forest.extents.count where isCounted(forest.extents[index]) {
             let live = Int(forest.extents[index].live)
             gain += superblock.extentBlocks - live - superblock.extentBlocks / 64
         }
-        return gain > superblock.extentBlocks + 2 * cleaningCost(moves: superblock.extentBlocks)
+        return gain
+    }
+
+    /// Somebody has been told that there is no space. Whether that was right is not judged by what the
+    /// cleaner would take now, but by all that is dead.
+    mutating func noteRefusal() {
+        let least = worthwhileDead(isPressed: true)
+        let prospect = cleaningProspect {
+            $0.state == .sealed && !$0.isPinned && superblock.extentBlocks - Int($0.live) >= least
+        }
+        prospectRefused = max(prospectRefused, prospect)
     }
 
     /// Somebody waits for space that only cleaning can give. False: it cannot.

@@ -76,7 +76,13 @@ extension Engine {
             switch stepReclaim() {
             case .progress: budget -= 1
             case .waits: return
-            case .done: finishReclaim()
+            case .done:
+                // What ends here changes record pages.
+                guard hasRoomForDeletions else {
+                    checkpoint.isNeeded = true
+                    return
+                }
+                finishReclaim()
             case .broken: passBrokenNode()
             }
         }
@@ -294,11 +300,11 @@ extension Engine {
     private mutating func finishReclaim() {
         guard let job = catalog.reclaim.job else { return }
         catalog.reclaim.job = nil
+        changesSinceFreeze += 1
         guard job.purpose == .free else {
             finishCount(job)
             return
         }
-        changesSinceFreeze += 1
         // From now on the head may free what it shared with the version. A replay does not know.
         forest.extents.holdAll()
         if let handle = job.target.handle {

@@ -51,11 +51,15 @@ extension Engine {
         if frames > 0, forest.cache.replayBound + frames > frameLimit / 4 * 3 {
             checkpoint.isNeeded = true
             let isHopeless = isStoreFull && checkpoint.phase == .idle && !hasRoomForCheckpoint
-            return isHopeless ? refusal : .wait
+            return isHopeless ? refuse(reserve) : .wait
         }
         guard usableBlocks < blocksToLeave(by: reserve) else { return nil }
-        if hasRefusedData, reserve == .data { return refusal }
-        guard isStoreFull, extentsRequested == 0, !isDropUnderWay else {
+        if hasRefusedData, reserve == .data { return refuse(reserve) }
+        guard isStoreFull, extentsRequested == 0, !isDropUnderWay, !log.hasUnappliedExtents else {
+            return .wait
+        }
+        if isCheckpointRelief {
+            checkpoint.isNeeded = true
             return .wait
         }
         if mayFreeExtents {
@@ -63,14 +67,18 @@ extension Engine {
             if isCheckpointWorthIt || !cleanForWaiting() { checkpoint.isNeeded = true }
             return .wait
         }
-        if cleanForWaiting() { return .wait }
-        hasRefusedData = reserve == .data
-        return refusal
+        return cleanForWaiting() ? .wait : refuse(reserve)
     }
 
-    /// Before the end nothing is cleaned any more, so that nobody can say whether there is space: guests
+    /// There is no space. Before the end nothing is cleaned any more, so that nobody can say that: guests
     /// that get no answer ask again after the next start.
-    private var refusal: ChunkRoom { isWindingDown && requests.usedCount > 0 ? .wait : .full }
+    private mutating func refuse(_ reserve: Reserve) -> ChunkRoom {
+        if isWindingDown && requests.usedCount > 0 { return .wait }
+        // To look again takes a walk through all extents.
+        if !(hasRefusedData && reserve == .data) { noteRefusal() }
+        hasRefusedData = hasRefusedData || reserve == .data
+        return .full
+    }
 
     /// Whether a checkpoint now would give back four times the blocks that it takes; where nothing but
     /// checkpoints gives anything back, as many. A checkpoint leaves extents behind which only the next
@@ -79,6 +87,13 @@ extension Engine {
         let factor = mayLogMoves ? 4 : 1
         return emptyExtents * superblock.extentBlocks
             >= factor * (forest.cache.dirtyCount + catalog.pages.dirty.count + tableBytesBlocks)
+    }
+
+    /// Whether more would be left after a checkpoint, because of the record pages that need not be written
+    /// any more: each of them is in several of the reserves.
+    private var isCheckpointRelief: Bool {
+        checkpoint.phase == .idle && changesSinceFreeze > 0 && hasRoomForCheckpoint
+            && 2 * catalog.pages.dirty.count > tableBytesBlocks + forest.cache.dirtyCount + 32
     }
 
     /// Whether writes wait for space, or would.
@@ -230,6 +245,7 @@ extension Engine {
     /// Whether the blocks of a checkpoint that nothing depends on would be missed.
     var isShortOfSpace: Bool {
         wasRefusedExtent && usableBlocks < blocksToLeave(by: .data) && !hasEmptyExtents
+            && !isCheckpointRelief
     }
 
     var spaceDiagnosis: String {

@@ -91,6 +91,8 @@ package struct Engine: ~Copyable {
     var nextExtentRetry: UInt64 = 0
     /// Data found no space in this turn: to look again takes a walk through all extents.
     var hasRefusedData = false
+    /// The most that cleaning could have gained when somebody was told that there is no space.
+    package var prospectRefused = Int.min
     /// The first of the refusals that followed each other.
     var refusedSince: UInt64 = 0
 

@@ -117,6 +117,7 @@ final class CanaryEngine: EngineUnderTest {
     func requestCheckpoint() { engine.requestCheckpoint() }
     var isIdle: Bool { engine.isIdle }
     var failureMessage: String? { engine.failureMessage }
+    var prospectRefused: Int { engine.prospectRefused }
     var logEnd: (applied: UInt64, durable: UInt64) { engine.logEnd }
     var diagnosis: String { engine.diagnosis }
 }

@@ -45,6 +45,9 @@ package protocol EngineUnderTest: AnyObject {
     func requestCheckpoint()
     var isIdle: Bool { get }
     var failureMessage: String? { get }
+    /// The most blocks that cleaning could have gained, beyond what it takes, when somebody was told
+    /// that there is no space.
+    var prospectRefused: Int { get }
     /// LSNs up to which the log is applied, and known to be durable.
     var logEnd: (applied: UInt64, durable: UInt64) { get }
     /// For the report of a run that hangs.

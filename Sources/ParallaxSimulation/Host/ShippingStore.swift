@@ -119,6 +119,7 @@ package final class ShippingEngine: EngineUnderTest {
     package func requestCheckpoint() { engine.requestCheckpoint() }
     package var isIdle: Bool { engine.isIdle }
     package var failureMessage: String? { engine.failure?.message }
+    package var prospectRefused: Int { engine.prospectRefused }
 
     package var logEnd: (applied: UInt64, durable: UInt64) {
         let statistics = engine.statistics

@@ -115,6 +115,18 @@ package final class SimulatedHost {
         default: supplyExtents(stream)
         }
         try checkDevice()
+        try checkRefusals(stream)
+    }
+
+    /// Nobody is told that there is no space while cleaning would give some. Damaged blocks stay where they
+    /// are, and after an error of the device the cleaner rests.
+    private func checkRefusals(_ stream: SimulatedStream) throws(SimulationFailure) {
+        guard let engine = stream.engine, engine.prospectRefused > 0, !mayBeDamaged,
+            device.statistics.troubles == 0
+        else { return }
+        throw SimulationFailure(
+            "stream \(stream.index) refused a request for want of space although cleaning could have "
+                + "gained \(engine.prospectRefused) blocks more than it takes")
     }
 
     private func completeCommand() throws(SimulationFailure) {

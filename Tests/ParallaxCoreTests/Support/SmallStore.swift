@@ -116,11 +116,13 @@ final class SmallStore {
         model[name] = model[snapshot]
     }
 
-    func snapshot(_ vdi: String, _ name: String) throws {
+    func snapshot(_ vdi: String, _ name: String, comment: String = "") throws {
         let identifier = try #require(vdis[vdi])
+        var details = SnapshotDetails(name: name)
+        details.comment = comment
         let outcome = try change(
             .snapshot(
-                identifier, SnapshotDetails(name: name), createdAtNanoseconds: 1, group: 0),
+                identifier, details, createdAtNanoseconds: 1, group: 0),
             on: streams[vdi] ?? 0)
         guard case .snapshot(let snapshot) = outcome else { return }
         snapshots["\(vdi)@\(name)"] = snapshot
@@ -133,6 +135,17 @@ final class SmallStore {
         _ = try change(
             .deleteSnapshot(identifier), on: streams[String(name.prefix { $0 != "@" })] ?? 0)
         model[name] = nil
+    }
+
+    /// A disk with all of its snapshots.
+    func delete(_ vdi: String) throws {
+        let removed = vdis.removeValue(forKey: vdi)
+        let identifier = try #require(removed)
+        _ = try change(.delete(identifier), on: streams[vdi] ?? 0)
+        for name in Array(model.keys) where name == vdi || name.hasPrefix(vdi + "@") {
+            model[name] = nil
+            snapshots[name] = nil
+        }
     }
 
     /// Writes each block of the range with a stamp of its own.
