@@ -257,6 +257,11 @@ CLEANER = [
         "                try replayMoves(to: to, count: count, header: block, fromOffset: offset)\n"
         "            }\n"),
     Mutation(
+        "refuses-too-soon", "a write is refused although cleaning would give space",
+        "Cleaner/Engine+CleanerPacing.swift",
+        "        return cleaningProspect { isVictim($0, least, isPressed: true) } > 0\n",
+        "        return cleaningProspect { isVictim($0, least, isPressed: !MUTANT) } > 0\n"),
+    Mutation(
         "moves-unwritten", "the cleaner believes that a failed write was done",
         "Cleaner/Engine+CleanerWriting.swift",
         "if result == (1 + chunk.count) * blockBytes {",

@@ -16,6 +16,8 @@
 /// I2 a place is the value of at most one entry.
 /// I3 a page holds at most `pageLimit` entries, all of which have the page's prefix as the highest
 ///    bits of their hashes.
+/// I4 what a checkpoint writes of a page is its content as of the freeze: who changes it before it has
+///    been written leaves a copy behind.
 ///
 /// SAFETY: owns its pages; every index into one is masked.
 struct ForwardTable: ~Copyable {
@@ -31,8 +33,16 @@ struct ForwardTable: ~Copyable {
         var prefix: UInt64 = 0
         var reference = BlockReference.hole
         var isDirty = false
-        /// Its number among the pages that the checkpoint under way writes, or -1.
+        /// Its number among the pages that the checkpoint under way has yet to write, or -1.
         var frozen: Int32 = -1
+    }
+
+    /// A page that the checkpoint under way writes.
+    private struct FrozenPage {
+        /// Where it is now; -1: nowhere any more.
+        var page: Int32
+        /// What it was, if it is that no more.
+        var content: UnsafeMutablePointer<Entry>?
     }
 
     private static let slots = 256
@@ -46,14 +56,16 @@ struct ForwardTable: ~Copyable {
     private(set) var count = 0
     /// Pages of the store whose content has become part of another page.
     private(set) var abandoned: [BlockReference] = []
-    /// For each page that the checkpoint under way writes: where it is now, or -1.
-    private var frozenPages: [Int32] = []
+    private var frozenPages: [FrozenPage] = []
     private var directory: [UInt32] = []
     private var depth = 0
 
     var isEmpty: Bool { count == 0 }
 
-    deinit { for page in pages { page.entries.deallocate() } }
+    deinit {
+        for page in pages { page.entries.deallocate() }
+        for frozen in frozenPages { frozen.content?.deallocate() }
+    }
 
     @inline(__always)
     private static func hash(_ name: UInt64) -> UInt64 {
@@ -103,6 +115,7 @@ struct ForwardTable: ~Copyable {
                 pages[page].count += 1
                 count += 1
             }
+            keepFrozenContent(of: page)
             entries[slot] = Entry(name: name.rawValue, place: place.rawValue)
             pages[page].isDirty = true
             return
@@ -118,6 +131,7 @@ struct ForwardTable: ~Copyable {
         let slot = Self.slot(of: name.rawValue, hash, in: entries)
         guard entries[slot].name != 0 else { return nil }
         let place = BlockAddress(rawValue: entries[slot].place)
+        keepFrozenContent(of: page)
         Self.close(slot, in: entries)
         pages[page].count -= 1
         pages[page].isDirty = true
@@ -143,10 +157,14 @@ struct ForwardTable: ~Copyable {
 }
 
 extension ForwardTable {
+    private static func allocateEntries() -> UnsafeMutablePointer<Entry> {
+        Memory.allocatePages(byteCount: blockBytes).bindMemory(to: Entry.self, capacity: slots)
+    }
+
     private static func emptyEntries() -> UnsafeMutablePointer<Entry> {
-        let memory = Memory.allocatePages(byteCount: blockBytes)
-        Memory.zero(memory, count: blockBytes)
-        return memory.bindMemory(to: Entry.self, capacity: slots)
+        let entries = allocateEntries()
+        Memory.zero(entries, count: blockBytes)
+        return entries
     }
 
     private mutating func addFirstPage() {
@@ -157,6 +175,7 @@ extension ForwardTable {
 
     private mutating func split(_ page: Int) {
         if pages[page].depth == depth { doubleDirectory() }
+        keepFrozenContent(of: page)
         let old = pages[page]
         let other = pages.count
         pages[page].depth += 1
@@ -201,6 +220,7 @@ extension ForwardTable {
         for index in first..<first + width { directory[index] = UInt32(page) }
     }
 
+    /// From the page, which has just been changed, and the other half of what it was split from.
     private mutating func mergeIfSmall(_ page: Int) {
         guard pages[page].depth > 0, pages[page].count < Self.mergeLimit / 2 else { return }
         let sibling = pages[page].prefix ^ 1
@@ -225,12 +245,15 @@ extension ForwardTable {
 
     private mutating func dropPage(_ page: Int) {
         if !pages[page].reference.isHole { abandoned.append(pages[page].reference) }
-        if pages[page].frozen >= 0 { frozenPages[Int(pages[page].frozen)] = -1 }
+        keepFrozenContent(of: page)
+        if pages[page].frozen >= 0 { frozenPages[Int(pages[page].frozen)].page = -1 }
         pages[page].entries.deallocate()
         let last = pages.count - 1
         if page != last {
             pages[page] = pages[last]
-            if pages[page].frozen >= 0 { frozenPages[Int(pages[page].frozen)] = Int32(page) }
+            if pages[page].frozen >= 0 {
+                frozenPages[Int(pages[page].frozen)].page = Int32(page)
+            }
             point(to: page)
         }
         pages.removeLast()
@@ -246,29 +269,46 @@ extension ForwardTable {
     }
 
     /// The page becomes part of the checkpoint that begins now: its old place is returned, its new
-    /// one will be told by `setFrozenReference`.
+    /// one will be told by `finishFrozen`.
     mutating func freeze(_ page: Int) -> BlockReference {
         defer { pages[page].reference = .hole }
         pages[page].isDirty = false
         pages[page].frozen = Int32(frozenPages.count)
-        frozenPages.append(Int32(page))
+        frozenPages.append(FrozenPage(page: Int32(page)))
         return pages[page].reference
     }
 
-    mutating func setFrozenReference(_ frozen: Int, _ reference: BlockReference) {
-        let page = Int(frozenPages[frozen])
-        if page >= 0 {
-            pages[page].reference = reference
-        } else {
+    /// I4.
+    private mutating func keepFrozenContent(of page: Int) {
+        let frozen = Int(pages[page].frozen)
+        guard frozen >= 0, frozenPages[frozen].content == nil else { return }
+        let copy = Self.allocateEntries()
+        copy.initialize(from: pages[page].entries, count: Self.slots)
+        frozenPages[frozen].content = copy
+    }
+
+    /// The content of a page as of the freeze: a block, valid until the table changes.
+    func frozenContent(_ frozen: Int) -> UnsafeRawPointer {
+        let state = frozenPages[frozen]
+        return UnsafeRawPointer(state.content ?? pages[Int(state.page)].entries)
+    }
+
+    /// The page of the checkpoint has its place; a hole, if there was nothing on it.
+    mutating func finishFrozen(_ frozen: Int, _ reference: BlockReference) {
+        let state = frozenPages[frozen]
+        frozenPages[frozen].content?.deallocate()
+        frozenPages[frozen].content = nil
+        if state.page >= 0 {
+            pages[Int(state.page)].reference = reference
+            pages[Int(state.page)].frozen = -1
+        } else if !reference.isHole {
             abandoned.append(reference)
         }
+        frozenPages[frozen].page = -1
     }
 
     /// All pages of the checkpoint have their places.
-    mutating func endFreeze() {
-        for page in frozenPages where page >= 0 { pages[Int(page)].frozen = -1 }
-        frozenPages.removeAll(keepingCapacity: true)
-    }
+    mutating func endFreeze() { frozenPages.removeAll() }
 
     /// The page is to be written anew.
     mutating func touch(_ page: Int) { pages[page].isDirty = true }

@@ -52,9 +52,7 @@ struct Checkpoint: ~Copyable {
     var indexBlocks: [Int] = []
     var stagedPages = 0
     var stagedIndexBlocks = 0
-    /// Contents of the forward pages to write, as of the freeze.
-    var forwardContents: BlockBuffer?
-    /// Their positions among all forward pages.
+    /// The forward pages to write: their positions among all of them as of the freeze.
     var frozenForwards: [Int] = []
     var stagedForwards = 0
     /// Pages of live bits whose old places have been given back; that are in chunks.

@@ -6,23 +6,16 @@
 /// The order matters. Forward pages are blocks like others, whose bits the pages of live bits
 /// have. Those come last, and their own bits are in none of them: the tables say where they are.
 extension Engine {
-    /// Copies the forward pages on which anything has changed.
+    /// The forward pages on which anything has changed become part of the checkpoint. With hundreds of
+    /// gigabytes moved they are gigabytes: what is changed before it is written is copied then.
     mutating func freezeForwards() {
         for reference in forest.forwards.takeAbandoned() { forgetTableBlock(reference) }
-        var dirty: [Int] = []
+        checkpoint.frozenForwards.removeAll()
+        checkpoint.stagedForwards = 0
         for page in forest.forwards.pages.indices where forest.forwards.pages[page].isDirty {
-            dirty.append(page)
-        }
-        let buffer = BlockBuffer(blocks: max(dirty.count, 1))
-        for (position, page) in dirty.enumerated() {
-            Memory.copy(
-                to: buffer.base + position * blockBytes, from: forest.forwards.pages[page].entries,
-                count: blockBytes)
+            checkpoint.frozenForwards.append(page)
             forgetTableBlock(forest.forwards.freeze(page))
         }
-        checkpoint.forwardContents = consume buffer
-        checkpoint.frozenForwards = dirty
-        checkpoint.stagedForwards = 0
     }
 
     /// All forward pages as of the freeze.
@@ -37,32 +30,24 @@ extension Engine {
     mutating func writeForwardPages() -> Bool {
         while checkpoint.stagedForwards < checkpoint.frozenForwards.count {
             let position = checkpoint.stagedForwards
-            if !isEmptyForwardPage(position) {
+            var reference = BlockReference.hole
+            if !Memory.isZero(forest.forwards.frozenContent(position), count: blockBytes) {
                 guard
-                    let reference = stageTable({ place, engine in
-                        Checkpoint.copyBlock(
-                            position, of: engine.checkpoint.forwardContents, to: place)
+                    let staged = stageTable({ place, engine in
+                        Memory.copy(
+                            to: place, from: engine.forest.forwards.frozenContent(position),
+                            count: blockBytes)
                     })
                 else { return false }
-                forest.forwards.setFrozenReference(position, reference)
-                let index = checkpoint.frozenForwards[position]
-                checkpoint.tableContents.forwardPages[index].reference = reference
+                reference = staged
             }
+            forest.forwards.finishFrozen(position, reference)
+            let index = checkpoint.frozenForwards[position]
+            checkpoint.tableContents.forwardPages[index].reference = reference
             checkpoint.stagedForwards += 1
         }
-        if checkpoint.forwardContents != nil {
-            checkpoint.forwardContents = nil
-            forest.forwards.endFreeze()
-        }
+        forest.forwards.endFreeze()
         return true
-    }
-
-    private func isEmptyForwardPage(_ position: Int) -> Bool {
-        switch checkpoint.forwardContents {
-        case .some(let contents):
-            Memory.isZero(contents.base + position * blockBytes, count: blockBytes)
-        case .none: true
-        }
     }
 
     /// The pages of live bits that this checkpoint writes leave their old places; which may make
