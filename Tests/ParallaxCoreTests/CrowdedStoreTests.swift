@@ -113,6 +113,35 @@ struct CrowdedStoreTests {
         try store.write("other", 0..<400)
     }
 
+    /// As before, but on each page there are records of another disk, so that all of them have to be
+    /// written again, and nothing comes back for it.
+    @Test("deletions that give nothing back leave room for those that do")
+    func sharedPages() throws {
+        let store = try SmallStore(sizeBytes: 48 << 20)
+        try store.create("disk")
+        try store.create("other", blocks: 16_384)
+        try store.create("large", blocks: 16_384)
+        for disk in ["disk", "other"] { try store.write(disk, 0..<1) }
+        try store.write("large", 0..<2_000)
+        let comment = String(repeating: "c", count: 500)
+        for snapshot in 0..<6_000 {
+            for disk in ["disk", "other"] {
+                try store.snapshot(disk, "\(snapshot)", comment: comment)
+            }
+        }
+        try fill("other", of: store)
+        try store.delete("disk")
+        for _ in 0..<20_000 { store.step() }
+        let hasRoom = store.engines[0].engine.hasRoomForCheckpoint
+        #expect(hasRoom)
+        try store.discard("large", 0..<2_000)
+        for _ in 0..<20_000 where store.statistics.isReclaiming { store.step() }
+        try store.checkpoint()
+        let isReclaiming = store.statistics.isReclaiming
+        #expect(!isReclaiming)
+        try store.write("other", 0..<400)
+    }
+
     @Test("that the store was full before a sleep is not believed after it")
     func staleRefusal() throws {
         for freeSlots in 0...1 {

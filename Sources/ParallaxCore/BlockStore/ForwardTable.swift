@@ -32,7 +32,7 @@ struct ForwardTable: ~Copyable {
         var depth = 0
         var prefix: UInt64 = 0
         var reference = BlockReference.hole
-        var isDirty = false
+        fileprivate(set) var isDirty = false
         /// Its number among the pages that the checkpoint under way has yet to write, or -1.
         var frozen: Int32 = -1
     }
@@ -54,6 +54,8 @@ struct ForwardTable: ~Copyable {
 
     private(set) var pages: [Page] = []
     private(set) var count = 0
+    /// Pages that the next checkpoint writes.
+    private(set) var dirtyCount = 0
     /// Pages of the store whose content has become part of another page.
     private(set) var abandoned: [BlockReference] = []
     private var frozenPages: [FrozenPage] = []
@@ -117,7 +119,7 @@ struct ForwardTable: ~Copyable {
             }
             keepFrozenContent(of: page)
             entries[slot] = Entry(name: name.rawValue, place: place.rawValue)
-            pages[page].isDirty = true
+            touch(page)
             return
         }
     }
@@ -134,7 +136,7 @@ struct ForwardTable: ~Copyable {
         keepFrozenContent(of: page)
         Self.close(slot, in: entries)
         pages[page].count -= 1
-        pages[page].isDirty = true
+        touch(page)
         count -= 1
         mergeIfSmall(page)
         return place
@@ -183,8 +185,9 @@ extension ForwardTable {
         pages.append(
             Page(
                 entries: Self.emptyEntries(), depth: old.depth + 1,
-                prefix: old.prefix << 1 | 1, isDirty: true))
-        pages[page].isDirty = true
+                prefix: old.prefix << 1 | 1))
+        touch(other)
+        touch(page)
         point(to: other)
         let kept = Self.emptyEntries()
         var moved = 0
@@ -238,13 +241,13 @@ extension ForwardTable {
         pages[page].count += pages[buddy].count
         pages[page].depth -= 1
         pages[page].prefix >>= 1
-        pages[page].isDirty = true
         point(to: page)
         dropPage(buddy)
     }
 
     private mutating func dropPage(_ page: Int) {
         if !pages[page].reference.isHole { abandoned.append(pages[page].reference) }
+        if pages[page].isDirty { dirtyCount -= 1 }
         keepFrozenContent(of: page)
         if pages[page].frozen >= 0 { frozenPages[Int(pages[page].frozen)].page = -1 }
         pages[page].entries.deallocate()
@@ -272,6 +275,7 @@ extension ForwardTable {
     /// one will be told by `finishFrozen`.
     mutating func freeze(_ page: Int) -> BlockReference {
         defer { pages[page].reference = .hole }
+        if pages[page].isDirty { dirtyCount -= 1 }
         pages[page].isDirty = false
         pages[page].frozen = Int32(frozenPages.count)
         frozenPages.append(FrozenPage(page: Int32(page)))
@@ -311,7 +315,11 @@ extension ForwardTable {
     mutating func endFreeze() { frozenPages.removeAll() }
 
     /// The page is to be written anew.
-    mutating func touch(_ page: Int) { pages[page].isDirty = true }
+    mutating func touch(_ page: Int) {
+        guard !pages[page].isDirty else { return }
+        pages[page].isDirty = true
+        dirtyCount += 1
+    }
 
     /// Adds a page as it was read. False: it makes no sense.
     mutating func load(

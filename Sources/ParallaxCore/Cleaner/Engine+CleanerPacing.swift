@@ -97,7 +97,7 @@ extension Engine {
         let pacing = cleaner.pacing
         let isPressed = pacing.isUrgent || pacing.goal != nil
         let dead = worthwhileDead(isPressed: isPressed)
-        var candidates: [(score: Float, number: ExtentNumber, live: Int)] = []
+        var candidates: [Candidate] = []
         for index in 0..<forest.extents.count
         where isVictim(
             forest.extents[index], dead, isPressed: isPressed)
@@ -108,14 +108,17 @@ extension Engine {
             let dead = Float(superblock.extentBlocks - Int(extent.live))
             candidates.append(
                 (isPressed ? dead : dead * dead / rate, extent.number, Int(extent.live)))
+            if candidates.count == 2 * Self.candidateCount { keepBest(&candidates) }
         }
-        candidates.sort { $0.score > $1.score }
-        // The reserves are for those who wait.
+        keepBest(&candidates)
+        let coldRoom = cleaner.room(extentBlocks: superblock.extentBlocks)
+        // The reserves are for those who wait: the checkpoint of this round, with the pages that moves
+        // add, and the next.
         let least =
             pacing.isUrgent
-            ? checkpointReserve + 2 * tableBlocks : blocksToLeave(by: .holes) + tableBlocks
+            ? checkpointReserve + tableBlocks + coldRoom / 32
+            : blocksToLeave(by: .holes) + tableBlocks
         guard usableBlocks >= least else { return [] }
-        let coldRoom = cleaner.room(extentBlocks: superblock.extentBlocks)
         // When somebody waits, as much as there is room for.
         var room = pacing.isUrgent ? coldRoom : min(coldRoom, cleaner.batchBlocks)
         var victims: [ExtentNumber] = []
@@ -133,10 +136,21 @@ extension Engine {
         // When somebody waits, what a round brings must pay for its checkpoint (`cleaningReserve`), if
         // it takes one to give slots back.
         let moves = victims.count * superblock.extentBlocks - gain
-        return gain >= 3 * cleaningCost(moves: moves) ? victims : []
+        let forwardPages = min(moves, forest.forwards.pages.count)
+        return gain >= 3 * (cleaningCost(moves: moves) + forwardPages) ? victims : []
     }
 
     private static let victimsPerRound = 16
+
+    private typealias Candidate = (score: Float, number: ExtentNumber, live: Int)
+
+    /// Of hundreds of thousands of extents only these are sorted: some are too full for the room that is left.
+    private static let candidateCount = 8 * victimsPerRound
+
+    private func keepBest(_ candidates: inout [Candidate]) {
+        candidates.sort { $0.score > $1.score }
+        candidates.removeLast(max(0, candidates.count - Self.candidateCount))
+    }
 
     /// Sealed, all of its chunks applied, and something in it: what is empty needs no cleaning.
     private func isVictim(_ extent: ExtentTable.Extent, _ least: Int, isPressed: Bool) -> Bool {

@@ -77,7 +77,7 @@ extension Engine {
     }
 
     /// Pages of records, forwards and live bits are not moved: the next checkpoint writes them anew.
-    /// False: none were found.
+    /// False: none were found, or there is no room for all of them in that checkpoint.
     @discardableResult
     mutating func renewTables() -> Bool {
         guard !cleaner.tablePlaces.isEmpty else { return false }
@@ -88,7 +88,9 @@ extension Engine {
         }
         for page in catalog.pages.pages.indices
         where isMeant(catalog.pages.pages[page].reference) {
+            guard hasRoomForDeletions else { return false }
             catalog.pages.touch(UInt32(page))
+            changesSinceFreeze += 1
         }
         for index in catalog.pages.index.indices where isMeant(catalog.pages.index[index]) {
             catalog.pages.touch(UInt32(index * radixFanout))

@@ -78,25 +78,27 @@ extension Engine {
             case .waits: return
             case .done:
                 // What ends here changes record pages.
-                guard hasRoomForDeletions else {
-                    checkpoint.isNeeded = true
-                    return
-                }
+                guard hasRoomToFinish else { return waitForRoom() }
                 finishReclaim()
+                budget -= 1
             case .broken: passBrokenNode()
             }
         }
         catalog.reclaim.hasMore = true
     }
 
+    /// For the record pages that would have to be changed. A checkpoint may give some; a count is given up
+    /// until the next start, so that deletions, which may give some, do not wait for it.
+    private mutating func waitForRoom() {
+        if isCheckpointRelief { checkpoint.isNeeded = true }
+        if catalog.reclaim.job?.purpose == .count { catalog.reclaim.job = nil }
+    }
+
     /// The snapshots of a deleted VDI go newest first; when all are marked, the head.
     private mutating func markSnapshotsOfDeleted() {
         var budget = Self.marksPerTurn
         while budget > 0, let handle = catalog.reclaim.vdis.first.map(Int.init) {
-            guard hasRoomForDeletions else {
-                checkpoint.isNeeded = true
-                return
-            }
+            guard hasRoomToFinish else { return waitForRoom() }
             let last = catalog.vdis[handle].lastSnapshot
             guard last >= 0 else {
                 _ = catalog.reclaim.vdis.popFirst()

@@ -86,14 +86,14 @@ extension Engine {
     var isCheckpointWorthIt: Bool {
         let factor = mayLogMoves ? 4 : 1
         return emptyExtents * superblock.extentBlocks
-            >= factor * (forest.cache.dirtyCount + catalog.pages.dirty.count + tableBytesBlocks)
+            >= factor * (forest.cache.dirtyCount + catalog.pages.dirty.count + dirtyTableBlocks)
     }
 
     /// Whether more would be left after a checkpoint, because of the record pages that need not be written
-    /// any more: each of them is in several of the reserves.
-    private var isCheckpointRelief: Bool {
+    /// any more: each of them is in three of the reserves at least.
+    var isCheckpointRelief: Bool {
         checkpoint.phase == .idle && changesSinceFreeze > 0 && hasRoomForCheckpoint
-            && 2 * catalog.pages.dirty.count > tableBytesBlocks + forest.cache.dirtyCount + 32
+            && 2 * catalog.pages.dirty.count > dirtyTableBlocks + 32
     }
 
     /// Whether writes wait for space, or would.
@@ -158,6 +158,11 @@ extension Engine {
             livePages: livePageBound, forwardPages: forest.forwards.pages.count + 2)
     }
 
+    /// Blocks that a checkpoint now would write of the tables and what belongs to them.
+    private var dirtyTableBlocks: Int {
+        tableBytesBlocks + forest.forwards.dirtyCount + forest.extents.livePages.dirty.count
+    }
+
     var tableBlocks: Int {
         tableBytesBlocks + livePageBound + forest.forwards.pages.count + 2
             + catalog.pages.checkpointBlocks(more: stagedOperations + Self.pagesPerDeletion)
@@ -166,6 +171,19 @@ extension Engine {
 
     /// Whether deletions may change more record pages: what they change must get into a checkpoint.
     var hasRoomForDeletions: Bool { usableBlocks >= checkpointReserve + Self.pagesPerDeletion }
+
+    /// The same for work in the background, of which there may be any amount: it leaves what a deletion
+    /// needs that an administrator asks for, and cleaning. What was let in with just that comes to its
+    /// end all the same, if it changes no more pages than a part of what is kept for cleaning.
+    var hasRoomToFinish: Bool {
+        guard hasRoomForDeletions else { return false }
+        let dirty = catalog.pages.dirty.count
+        let withoutPages =
+            blocksToLeave(by: .deletion) - 3 * catalog.pages.checkpointBlocks(more: 0)
+        return dirty <= Self.pagesPerDeletion
+            || usableBlocks >= withoutPages && dirty <= superblock.extentBlocks / 12
+            || usableBlocks >= withoutPages + dirty + dirtyTableBlocks + 16
+    }
 
     private var livePageBound: Int {
         forest.extents.livePages.pageCount(extents: forest.extents.count + 2)
