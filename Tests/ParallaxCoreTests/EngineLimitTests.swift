@@ -91,6 +91,30 @@ struct EngineLimitTests {
         #expect(try store.compare() == SmallStore.Comparison())
     }
 
+    /// A crash came before the first checkpoint with the larger cache: no root speaks of it.
+    @Test(
+        "a log that was written with a larger node cache is replayed with a smaller one, and checked"
+    )
+    func smallerCacheAfterCrash() throws {
+        let store = try SmallStore(nodeFrames: 512)
+        let leaves = UInt64(110)
+        try store.create("disk", blocks: leaves * 256)
+        for leaf in 0..<leaves { try store.write("disk", leaf * 256..<leaf * 256 + 1) }
+        try store.flush("disk")
+        #expect(store.look { $0.checkpoint.root.nodeFrames } == 0)
+        #expect(store.look { $0.forest.cache.dirtyCount } > 64)
+        store.configuration.nodeCacheBytes = 64 * blockBytes
+        var options = StoreCheck.Options()
+        options.nodeCacheBytes = 64 * blockBytes
+        let report = StoreCheck.run(medium: store.device, options: options)
+        #expect(report.findings.map(\.message) == [])
+        try store.open()
+        #expect(try store.compare(within: 0..<leaves * 256) == SmallStore.Comparison())
+        try store.write("disk", 1..<3)
+        try store.checkpoint()
+        #expect(store.look { $0.checkpoint.root.nodeFrames } == 64)
+    }
+
     @Test("a checkpoint takes two syncs, one for its blocks and one for its root")
     func syncs() throws {
         let store = try SmallStore()

@@ -51,16 +51,17 @@ extension Engine {
         replaysLog: Bool,
         configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
-        // A replay may need more frames than the one that wrote the log had, if nodes are damaged.
-        let frames = max(configuration.nodeFrames, root.replayFrames(superblock))
-        var engine = Engine(
-            configuration: configuration, superblock: superblock, root: root, frameCount: frames)
-        engine.inspection = Inspection()
-        engine.inspection?.laterTable = laterTable
-        try engine.loadTables(root, medium: medium)
-        engine.rescueForwards(medium: medium)
-        if replaysLog { try engine.replayLog(root, medium: medium) }
-        return engine
+        try withEnoughFrames(for: root, configuration, superblock) { frames throws(StoreError) in
+            var engine = Engine(
+                configuration: configuration, superblock: superblock, root: root,
+                frameCount: frames)
+            engine.inspection = Inspection()
+            engine.inspection?.laterTable = laterTable
+            try engine.loadTables(root, medium: medium)
+            engine.rescueForwards(medium: medium)
+            if replaysLog { try engine.replayLog(root, medium: medium) }
+            return engine
+        }
     }
 }
 
@@ -163,7 +164,9 @@ extension Engine {
     mutating func passOver(
         _ record: ChunkRecord, _ header: ChunkHeader, _ error: StoreError
     ) throws(StoreError) {
-        guard inspection != nil, error.kind != .device else { throw error }
+        guard inspection != nil, error.kind != .device, error.kind != .tooFewFrames else {
+            throw error
+        }
         failure = nil
         applierFrame = -1
         switch record {

@@ -7,13 +7,35 @@ extension Engine {
         store: OpenedStore, configuration: EngineConfiguration, medium: some StoreMedium
     ) throws(StoreError) -> Engine {
         let root = try newestRoot(store.superblock, stream: configuration.stream, medium: medium)
-        let frames = max(configuration.nodeFrames, root.replayFrames(store.superblock))
-        var engine = Engine(
-            configuration: configuration, superblock: store.superblock, root: root,
-            frameCount: frames)
-        try engine.loadTables(root, medium: medium)
-        try engine.replayLog(root, medium: medium)
-        return engine
+        return try withEnoughFrames(for: root, configuration, store.superblock) {
+            frames throws(StoreError) in
+            var engine = Engine(
+                configuration: configuration, superblock: store.superblock, root: root,
+                frameCount: frames)
+            try engine.loadTables(root, medium: medium)
+            try engine.replayLog(root, medium: medium)
+            return engine
+        }
+    }
+
+    /// What is dirty in a replay has to be in memory. A root says how many frames were enough for the log
+    /// behind it, but not when a larger cache was in use since then and a crash came before its first
+    /// checkpoint, nor for a log that goes on behind the next root. Nothing is written before the replay
+    /// has come to its end, so it can be begun again.
+    static func withEnoughFrames(
+        for root: CheckpointRoot, _ configuration: EngineConfiguration, _ superblock: Superblock,
+        _ open: (_ frames: Int) throws(StoreError) -> Engine
+    ) throws(StoreError) -> Engine {
+        var frames = max(configuration.nodeFrames, root.replayFrames(superblock))
+        while true {
+            do throws(StoreError) {
+                return try open(frames)
+            } catch {
+                guard error.kind == .tooFewFrames, frames < CheckpointRoot.mostFrames(superblock)
+                else { throw error }
+                frames *= 2
+            }
+        }
     }
 
     private static func newestRoot(
@@ -340,7 +362,8 @@ extension Engine {
         var loads: [StoreCommand] = []
         while let command = commands.popFirst() { loads.append(command) }
         guard !loads.isEmpty || failure != nil else {
-            throw Self.damaged("the node cache is too small to replay the log")
+            throw StoreError(
+                .tooFewFrames, Self.damaged("its log cannot be replayed in any memory").message)
         }
         let failed = loads.withUnsafeBufferPointer { buffer in
             do throws(MediumError) {

@@ -54,7 +54,11 @@ package struct CheckpointRoot: Equatable, Sendable {
     /// dirty, and a quarter of the frames never is: more than this it is not, whatever a damaged root
     /// says.
     func replayFrames(_ superblock: Superblock) -> Int {
-        min(nodeFrames, 2 * Int(superblock.slotCount) * superblock.extentBlocks)
+        min(nodeFrames, Self.mostFrames(superblock))
+    }
+
+    static func mostFrames(_ superblock: Superblock) -> Int {
+        2 * Int(superblock.slotCount) * superblock.extentBlocks
     }
 
     package func encode(to block: UnsafeMutableRawPointer) {

@@ -11,6 +11,9 @@ package struct StoreError: Error, Equatable, CustomStringConvertible {
         case unsupportedVersion
         /// Damaged beyond what opening can repair.
         case damaged
+        /// The log changes more radix nodes than there are frames for: it was written with a larger cache.
+        /// An opening tries again with more, so nobody else meets it.
+        case tooFewFrames
         /// The file or device is smaller than the store in it.
         case truncated
         /// Options that make no store.

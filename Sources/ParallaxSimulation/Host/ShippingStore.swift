@@ -35,7 +35,9 @@ package struct ShippingStore: StoreUnderTest {
                 engines.append(
                     ShippingEngine(
                         try Engine.open(
-                            store: opened, configuration: configuration(stream), medium: device)))
+                            store: opened,
+                            configuration: configuration(stream, opened.superblock.generation),
+                            medium: device)))
             }
             return engines
         } catch {
@@ -43,10 +45,11 @@ package struct ShippingStore: StoreUnderTest {
         }
     }
 
-    private func configuration(_ stream: Int) -> EngineConfiguration {
+    /// The memory for nodes is another at each opening, as an administrator might have it.
+    private func configuration(_ stream: Int, _ generation: UInt64) -> EngineConfiguration {
         var configuration = EngineConfiguration()
         configuration.stream = stream
-        configuration.nodeCacheBytes = shape.nodeCacheBytes
+        configuration.nodeCacheBytes = shape.nodeCacheBytes * [1, 4, 1, 2][Int(generation % 4)]
         configuration.checkpointLogBytes = shape.checkpointLogBytes
         configuration.checkpointIntervalNanoseconds = shape.checkpointIntervalNanoseconds
         configuration.maxChunksInFlight = shape.maxChunksInFlight
