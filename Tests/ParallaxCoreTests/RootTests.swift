@@ -82,6 +82,28 @@ struct RootTests {
             try store.checkpoint()
         }
     }
+
+    /// The last row has nothing in it when the store is opened, so that no record says that there is one.
+    @Test("a row is not used again after an opening while the root before knows something in it")
+    func lastRow() throws {
+        let store = try SmallStore()
+        try store.create("disk")
+        try store.write("disk", 0..<100)
+        try store.snapshot("disk", "old")
+        try store.write("disk", 0..<100)
+        try store.checkpoint()
+        try store.deleteSnapshot("disk@old")
+        try store.checkpoint()
+        try store.open()
+        try store.snapshot("disk", "new")
+        try store.flush("disk")
+        let root = store.look { $0.checkpoint.root }
+        store.device.crash(.powerLoss)
+        store.device.rot(at: root.byteOffset + 100, bit: 3)
+        try store.open()
+        #expect(store.look { $0.checkpoint.root.sequence } == root.sequence - 1)
+        #expect(try store.compare() == SmallStore.Comparison())
+    }
 }
 
 extension SmallStore {

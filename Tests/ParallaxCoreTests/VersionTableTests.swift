@@ -44,7 +44,7 @@ import Testing
         #expect(isMade)
         table.giveUp(SnapshotIdentifier(stream: 0, row: 7, sequence: 3))
         #expect(table.row(of: other) == 7)
-        table.collectFreeRows()
+        table.collectFreeRows(ofAll: 0)
         table.finishCheckpoint()
         // Each of the rows before it once, and then a new one.
         var rows: [Int] = []

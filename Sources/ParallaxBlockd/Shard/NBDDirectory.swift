@@ -40,18 +40,19 @@ final class NBDDirectory: Sendable {
     private func change(_ body: (inout State) -> Void) {
         state.withLock { state in
             body(&state)
-            let exports = state.entries.values.map(\.export).sorted { $0.name < $1.name }
+            // Two of one name can only come from a damaged store. Until one of them is renamed neither is
+            // served: a client must not get the wrong one.
+            let exports = Dictionary(grouping: state.entries.values.map(\.export), by: \.name)
+                .values.filter { $0.count == 1 }.flatMap { $0 }
             state.mailboxes.first?.post(.setExports(NBDExportTable(exports)))
         }
     }
 
-    /// Sends a client to the shard of the export that it has chosen.
+    /// Sends a client to the shard of the export that it has chosen: that one, whatever has the name now.
     func pass(_ handover: NBDHandover) {
         let target = state.withLock { state -> (ShardMailbox, Entry)? in
-            let entry = state.entries.values.first {
-                $0.export.name == handover.agreement.exportName
-            }
-            return entry.map { (state.mailboxes[$0.shard], $0) }
+            let version = VersionReference(rawValue: handover.agreement.exportIdentity)
+            return state.entries[version].map { (state.mailboxes[$0.shard], $0) }
         }
         guard let (mailbox, entry) = target else {
             handover.refuse()

@@ -69,7 +69,7 @@ extension Shard where ShardReactor: ~Copyable {
 
     /// A client has chosen an export of this shard.
     mutating func welcome(_ handover: NBDHandover, to version: VersionReference) {
-        guard let attachment = attachments[version], attachment.detaching == nil,
+        guard !isStopping, let attachment = attachments[version], attachment.detaching == nil,
             attachment.kind != .vhost, attachment.kind != .xen,
             let export = export(version, attachment),
             let handle = attachment.snapshotHandle ?? engine.handle(of: attachment.vdi)
@@ -110,7 +110,8 @@ extension Shard where ShardReactor: ~Copyable {
         guard let (name, sizeBytes) = nameAndSize(version) else { return nil }
         return NBDExport(
             name: name, byteCount: sizeBytes, isReadOnly: attachment.isReadOnly,
-            description: attachment.snapshotHandle == nil ? "Parallax VDI" : "Parallax snapshot")
+            description: attachment.snapshotHandle == nil ? "Parallax VDI" : "Parallax snapshot",
+            identity: version.rawValue)
     }
 
     /// `VDI` or `VDI@SNAPSHOT`, and how large it is.

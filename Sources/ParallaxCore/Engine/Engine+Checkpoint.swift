@@ -78,7 +78,8 @@ extension Engine {
             sequence: checkpoint.root.sequence + 1, generation: superblock.generation,
             replayLSN: start.lsn, replayExtent: start.extent, replayBlock: start.block,
             nodeFrames: frameLimit, nextExtent: log.nextExtent,
-            nextVDI: catalog.nextNumber, nextSnapshot: catalog.versions.nextSequence)
+            nextVDI: catalog.nextNumber, nextSnapshot: catalog.versions.nextSequence,
+            versionRows: catalog.versions.count)
         checkpoint.level = 0
         checkpoint.isWanted = false
         checkpoint.isNeeded = false

@@ -110,7 +110,7 @@ extension Engine {
         finishReplay(reader)
         try settleColdExtents()
         forest.extents.collectEmptied()
-        catalog.versions.collectFreeRows()
+        catalog.versions.collectFreeRows(ofAll: root.versionRows)
         isReplaying = false
         try clearLogEnd(medium: medium)
         try renewRoot(root, medium: medium)

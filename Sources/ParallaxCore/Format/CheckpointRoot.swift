@@ -44,6 +44,8 @@ package struct CheckpointRoot: Equatable, Sendable {
     package var nextExtent: ExtentNumber
     package var nextVDI: UInt64
     package var nextSnapshot: UInt64
+    /// Rows of the table of versions that were ever used; 0: not known.
+    package var versionRows = 0
 
     /// Where in the store it belongs.
     package var byteOffset: UInt64 {
@@ -79,6 +81,7 @@ package struct CheckpointRoot: Equatable, Sendable {
         writer.put(nextExtent.rawValue)
         writer.put(nextVDI)
         writer.put(nextSnapshot)
+        writer.put(UInt32(versionRows))
         writer.pad(to: blockBytes - 4)
         writer.put(Checksum.crc32c(UnsafeRawBufferPointer(start: block, count: blockBytes - 4)))
     }
@@ -100,18 +103,21 @@ package struct CheckpointRoot: Equatable, Sendable {
             lsn < Limits.logSequenceNumbers,
             let extent = reader.take(UInt64.self), let replayBlock = reader.take(UInt32.self),
             let frames = reader.take(UInt32.self), let nextExtent = reader.take(UInt64.self),
-            let nextVDI = reader.take(UInt64.self), let nextSnapshot = reader.take(UInt64.self)
+            let nextVDI = reader.take(UInt64.self), let nextSnapshot = reader.take(UInt64.self),
+            let versionRows = reader.take(UInt32.self)
         else { return nil }
         // What counts on from here must have room to do so.
         guard sequence < Limits.generations, generation < Limits.generations,
             !ExtentNumber(extent).isCold, !ExtentNumber(nextExtent).isCold, nextVDI < 1 << 48,
-            nextSnapshot <= SnapshotIdentifier.lastSequence + 1
+            nextSnapshot <= SnapshotIdentifier.lastSequence + 1,
+            versionRows <= Limits.snapshotsPerStream
         else { return nil }
         return CheckpointRoot(
             uuid: uuid, stream: stream, tableLevels: Int(levels), sequence: sequence,
             generation: generation, tableBytes: Int(tableBytes), table: table,
             replayLSN: LogSequenceNumber(lsn), replayExtent: ExtentNumber(extent),
             replayBlock: Int(replayBlock), nodeFrames: Int(frames),
-            nextExtent: ExtentNumber(nextExtent), nextVDI: nextVDI, nextSnapshot: nextSnapshot)
+            nextExtent: ExtentNumber(nextExtent), nextVDI: nextVDI, nextSnapshot: nextSnapshot,
+            versionRows: Int(versionRows))
     }
 }

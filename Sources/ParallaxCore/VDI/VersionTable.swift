@@ -135,8 +135,10 @@ struct VersionTable: ~Copyable {
         swap(&aging, &freeing)
     }
 
-    /// After a replay: rows that nothing is in, as far as the checkpoint knows with which it began.
-    mutating func collectFreeRows() {
+    /// After a replay: rows that nothing is in, as far as the checkpoint knows with which it began. The one
+    /// before may know something in them, also in the last ones.
+    mutating func collectFreeRows(ofAll rows: Int) {
+        if rows > count { reserve(rows - 1) }
         for row in 0..<count where self[row].state == .free {
             self[row].identifier = SnapshotIdentifier(0)
             aging.append(UInt32(row))

@@ -9,9 +9,13 @@ package struct NBDExport: Sendable, Equatable {
     package let isReadOnly: Bool
     /// For people, in listings; may be empty.
     package let description: String
+    /// What the server knows it by. A client that has agreed on an export is taken to this one, though its
+    /// name may be another's by then.
+    package let identity: UInt64
 
     package init(
-        name: String, byteCount: UInt64, isReadOnly: Bool = false, description: String = ""
+        name: String, byteCount: UInt64, isReadOnly: Bool = false, description: String = "",
+        identity: UInt64 = 0
     ) {
         precondition(name.utf8.count <= NBDLimits.stringBytesMax, "NBDExport: name too long")
         precondition(
@@ -22,6 +26,7 @@ package struct NBDExport: Sendable, Equatable {
         self.byteCount = byteCount
         self.isReadOnly = isReadOnly
         self.description = description
+        self.identity = identity
     }
 
     /// CAN_MULTI_CONN: all connections of a VDI end in the same shard, and its flush waits for

@@ -95,7 +95,8 @@ extension NBDNegotiation {
 
     private func agreement(on export: NBDExport) -> NBDAgreement {
         NBDAgreement(
-            exportName: export.name, usesStructuredReplies: usesStructuredReplies,
+            exportName: export.name, exportIdentity: export.identity,
+            usesStructuredReplies: usesStructuredReplies,
             reportsAllocation: allocationExport == export.name)
     }
 

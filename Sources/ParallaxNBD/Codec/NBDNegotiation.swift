@@ -4,12 +4,18 @@
 /// What client and server agreed on when the transmission phase begins.
 package struct NBDAgreement: Sendable, Equatable {
     package var exportName: String
+    /// `NBDExport.identity`.
+    package var exportIdentity: UInt64
     package var usesStructuredReplies: Bool
     /// The client selected `base:allocation` for this export.
     package var reportsAllocation: Bool
 
-    package init(exportName: String, usesStructuredReplies: Bool, reportsAllocation: Bool) {
+    package init(
+        exportName: String, exportIdentity: UInt64 = 0, usesStructuredReplies: Bool,
+        reportsAllocation: Bool
+    ) {
         self.exportName = exportName
+        self.exportIdentity = exportIdentity
         self.usesStructuredReplies = usesStructuredReplies
         self.reportsAllocation = reportsAllocation
     }

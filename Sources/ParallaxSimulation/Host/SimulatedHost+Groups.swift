@@ -131,7 +131,7 @@ extension SimulatedHost {
 
     // MARK: After a crash
 
-    /// Members that a crash has left unfinished: all become visible, or none.
+    /// Members that a crash has left unfinished: all become visible if one is, or none.
     func finishInterruptedGroups() throws(SimulationFailure) {
         groups = [:]
         var pending: [UInt64: [GuestSnapshot]] = [:]
@@ -145,7 +145,8 @@ extension SimulatedHost {
                 $0.groups == [0] && $0.details.contains { $0.labels.contains(label) }
             }
             let found = pending[number] ?? []
-            let isWhole = found.count + visible.count == Self.memberCount(of: number)
+            let isWhole =
+                !visible.isEmpty && found.count + visible.count == Self.memberCount(of: number)
             if !isWhole && !visible.isEmpty && !hasLostTrust {
                 throw SimulationFailure(
                     "group \(hex(number)): \(visible.count) members are visible, "

@@ -48,6 +48,12 @@ struct Connection: ~Copyable {
         buffer.deallocate()
     }
 
+    /// Whether the other end has hung up; what it had sent before that may still be there.
+    var hasPeerGone: Bool {
+        var descriptor = pollfd(fd: socket.number, events: 0, revents: 0)
+        return poll(&descriptor, 1, 0) > 0
+    }
+
     /// Nothing is received any more. The number of strange files in what had not been received.
     func hangUp() -> Int { Int(parallax_socket_empty(socket.number, Int32(SHUT_RDWR))) }
 

@@ -8,6 +8,12 @@ internal import ParallaxCore
 extension VhostDevice {
     /// Accepts the first front end and turns away others while it is there.
     mutating func acceptFrontEnds<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        // One that has died while a message of it waits is not heard of otherwise. Its successor stays in
+        // the queue until what is in flight has ended.
+        if phase == .connected, connection?.hasPeerGone ?? false {
+            give(.disconnected(duringMessage: false))
+            return disconnect(&registrar)
+        }
         for _ in 0..<VhostLimits.acceptsPerTurnMax {
             guard let number = listener?.number else { return }
             let accepted = parallax_accept(number, 1)

@@ -20,8 +20,8 @@ extension ControlPlane {
     /// ```
     ///  every shard   cut its members, make them durable          answers
     ///  then          finishGroup(commit) on one shard after the other
-    ///  a crash       before the first is durable there: all are taken back or shown at the start,
-    ///                by whether every member is there (`SnapshotLoader.isComplete`)
+    ///  a crash       before the first is durable: all are taken back at the start; after it all are
+    ///                shown (`SnapshotLoader.isComplete`)
     /// ```
     package func createGroup(
         _ request: CreateSnapshotRequest
@@ -159,11 +159,14 @@ extension ControlPlane {
                 }
             } catch {
                 // Only a store that cannot be written fails here. What the group becomes is
-                // decided at the next start, for all members alike.
+                // decided at the next start, for all members alike: by whether the first was shown.
                 throw ControlError(
                     error.kind,
                     "the group snapshot was not finished (\(error.message)); "
-                        + "\(commit ? "it is there" : "it is gone") after the daemon's next start")
+                        + (commit
+                            ? "list the snapshots after the daemon's next start: it is there then as a "
+                                + "whole, or not at all"
+                            : "it is gone after the daemon's next start"))
             }
         }
     }

@@ -33,8 +33,8 @@ extension ControlPlane {
         return found
     }
 
-    /// A group of which every member is there was made, and only not told; any other is taken
-    /// back. Nothing is served before.
+    /// A group of which every member is there, and one visible, was made, and only not told; any other is
+    /// taken back. Nothing is served before.
     private func finishGroups(_ loader: inout SnapshotLoader) async throws(ControlError) {
         for (group, members) in loader.pending.sorted(by: { $0.key < $1.key }) {
             let isComplete = loader.isComplete(group)

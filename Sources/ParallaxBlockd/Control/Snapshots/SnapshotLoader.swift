@@ -32,10 +32,13 @@ struct SnapshotLoader {
         entries[summary.vdi, default: []].append(entry)
     }
 
-    /// The group counts as made when each of its members is there, visible or not.
+    /// The group counts as made when each of its members is there, and one of them visible: then all cuts
+    /// were made in time. Before that nobody has been told, and it may be that writes went on while the
+    /// last cut was not made yet.
     func isComplete(_ group: UInt64) -> Bool {
         let members = pending[group]?.filter { Self.group(of: $0.summary.details) == group } ?? []
-        return members.count + visible[group, default: 0] == GroupCut.memberCount(of: group)
+        let visible = visible[group, default: 0]
+        return visible > 0 && members.count + visible == GroupCut.memberCount(of: group)
     }
 
     /// The members of a group that was finished after all.
