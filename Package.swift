@@ -125,7 +125,7 @@ let package = Package(
             name: "ParallaxControlTests",
             dependencies: [
                 "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "ParallaxXen",
-                "parallax-ctl", "ParallaxCore", argumentParser,
+                "ParallaxNBD", "ParallaxIO", "parallax-ctl", "ParallaxCore", argumentParser,
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swift),

@@ -53,8 +53,8 @@ IMPORTS = {
         "ParallaxVhost", "ParallaxNBD", "ParallaxXen", "ParallaxGuest", "ParallaxSimulation",
     },
     "ParallaxControlTests": TESTS | {
-        "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "ParallaxXen", "parallax_ctl",
-        "ArgumentParser", "Logging",
+        "ParallaxControl", "ParallaxRetention", "ParallaxBlockd", "ParallaxXen", "ParallaxNBD",
+        "ParallaxIO", "parallax_ctl", "ArgumentParser", "Logging",
     },
     "ParallaxRetentionTests": TESTS | {"ParallaxRetention", "ParallaxSimulation"},
     "SimulationTests": TESTS | {"ParallaxSimulation", "ParallaxXenSimulation"},
