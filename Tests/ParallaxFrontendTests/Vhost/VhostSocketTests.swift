@@ -131,4 +131,29 @@ struct VhostSocketTests {
         #expect(third.ask(.getFeatures) != nil)
         #expect(fixture.rig.counters.connections == 2)
     }
+
+    /// The message waits for a request, so that nothing is read from the socket that has been closed.
+    @Test("a front end that dies while a message of it waits does not keep its successor out")
+    func successor() throws {
+        let fixture = try VhostFixture()
+        let queue = fixture.start()
+        fixture.rig.isHolding = true
+        _ = queue.add(VhostRequestTests.read, read: 512)
+        queue.run()
+        #expect(queue.stop() == nil)
+        fixture.frontEnd.send(.getQueueCount)
+        fixture.rig.settle()
+        fixture.frontEnd.hangUp()
+        fixture.rig.settle()
+        let second = PretendedFrontEnd(fixture.rig, path: fixture.path)
+        fixture.rig.settle()
+        fixture.rig.isHolding = false
+        fixture.rig.release()
+        #expect(second.ask(.getFeatures) != nil)
+        #expect(fixture.rig.counters.connections == 2)
+        let hasRefused = fixture.hasNotice {
+            if case .refusedSecondFrontEnd = $0 { true } else { false }
+        }
+        #expect(!hasRefused)
+    }
 }
