@@ -102,6 +102,22 @@ import Testing
         await daemon.stop()
     }
 
+    @Test("a shrink that ends half-way says what may be lost")
+    func shrinkCutShort() async throws {
+        let shard = FakeShard(index: 0)
+        let daemon = try await TestDaemon(shards: [shard])
+        _ = try await daemon.client.create(name: "d", sizeBytes: 1 << 30)
+        await shard.failNext("resize", with: ControlError(.noSpace, "The store is full."))
+        let error = await failure {
+            _ = try await daemon.client.change(
+                "d", ChangeVDIRequest(sizeBytes: 1 << 29, shrink: true))
+        }
+        #expect(error?.kind == .noSpace)
+        #expect(error?.message.contains("what lies beyond 512 MiB may be lost") == true)
+        #expect(try await daemon.client.vdi("d").sizeBytes == 1 << 30)
+        await daemon.stop()
+    }
+
     @Test("VDIs that are being freed are not listed and their names are free")
     func deleting() async throws {
         let shard = FakeShard(index: 0)

@@ -49,7 +49,8 @@ package struct VDIAttributes: Equatable, Sendable {
     }
 }
 
-/// Why a change was not made. Nothing was changed.
+/// Why a change was not made. Nothing was changed, but that a disk which was to be made smaller may have
+/// lost blocks behind the new end.
 package enum CatalogError: Error, Equatable, Sendable {
     case noSuchVDI
     case noSuchSnapshot

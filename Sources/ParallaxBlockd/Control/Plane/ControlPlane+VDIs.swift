@@ -138,8 +138,12 @@ extension ControlPlane {
                 try checkShrink(entry, to: sizeBytes, mayShrink: mayShrink)
             }
             if sizeBytes != entry.sizeBytes {
-                try await shard(of: entry).change(
-                    .resize(entry.identifier, sizeBytes: sizeBytes))
+                do {
+                    try await shard(of: entry).change(
+                        .resize(entry.identifier, sizeBytes: sizeBytes))
+                } catch let error as ControlError where sizeBytes < entry.sizeBytes {
+                    throw cutShort(error, entry, sizeBytes)
+                }
                 entry.sizeBytes = sizeBytes
                 put(entry)
                 log.info(
@@ -148,6 +152,17 @@ extension ControlPlane {
             }
             return try await description(of: entry)
         }
+    }
+
+    /// What lies behind the new end is discarded before the size is changed.
+    private func cutShort(
+        _ error: ControlError, _ entry: Entry, _ sizeBytes: UInt64
+    ) -> ControlError {
+        guard error.kind == .noSpace || error.kind == .ioError else { return error }
+        return ControlError(
+            error.kind,
+            "VDI \(quoted(entry.name)) was not made smaller (\(error.message)); it keeps its size, but "
+                + "what lies beyond \(ByteSize.format(sizeBytes)) may be lost already")
     }
 
     private func checkShrink(
