@@ -106,11 +106,7 @@ struct CrowdedStoreTests {
         }
         try fill("other", of: store)
         try store.delete("disk")
-        for _ in 0..<20_000 where store.statistics.isReclaiming { store.step() }
-        try store.checkpoint()
-        let isReclaiming = store.statistics.isReclaiming
-        #expect(!isReclaiming)
-        try store.write("other", 0..<400)
+        try finishReclaiming(store, thenWriting: "other")
     }
 
     /// As before, but on each page there are records of another disk, so that all of them have to be
@@ -135,11 +131,7 @@ struct CrowdedStoreTests {
         let hasRoom = store.engines[0].engine.hasRoomForCheckpoint
         #expect(hasRoom)
         try store.discard("large", 0..<2_000)
-        for _ in 0..<20_000 where store.statistics.isReclaiming { store.step() }
-        try store.checkpoint()
-        let isReclaiming = store.statistics.isReclaiming
-        #expect(!isReclaiming)
-        try store.write("other", 0..<400)
+        try finishReclaiming(store, thenWriting: "other")
     }
 
     @Test("that the store was full before a sleep is not believed after it")
@@ -193,6 +185,15 @@ struct CrowdedStoreTests {
             if status == .noSpace { return }
         }
         Issue.record("the store does not become full")
+    }
+
+    /// Afterwards there is room again.
+    private func finishReclaiming(_ store: SmallStore, thenWriting disk: String) throws {
+        for _ in 0..<20_000 where store.statistics.isReclaiming { store.step() }
+        try store.checkpoint()
+        let isReclaiming = store.statistics.isReclaiming
+        #expect(!isReclaiming)
+        try store.write(disk, 0..<400)
     }
 
     /// Nothing is cleaned before somebody waits for it, so that there is as little room as can be.

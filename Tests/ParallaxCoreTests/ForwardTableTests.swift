@@ -12,7 +12,6 @@ struct ForwardTableTests {
     /// the store would have after each of them.
     private struct Course: ~Copyable {
         struct FrozenPage {
-            var position: Int
             var depth: Int
             var prefix: UInt64
             var reference: BlockReference
@@ -50,10 +49,8 @@ struct ForwardTableTests {
                 frozen.append(page)
                 release([table.freeze(page)])
             }
-            let pages = table.pages.enumerated().map { position, page in
-                FrozenPage(
-                    position: position, depth: page.depth, prefix: page.prefix,
-                    reference: page.reference)
+            let pages = table.pages.map { page in
+                FrozenPage(depth: page.depth, prefix: page.prefix, reference: page.reference)
             }
             return (pages, frozen)
         }

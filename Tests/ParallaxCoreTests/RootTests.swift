@@ -57,12 +57,7 @@ struct RootTests {
     /// place by then, or a replay from the older one has no place for it.
     @Test("snapshots are whole in a replay from the older root, when the newer has rotted")
     func olderRoot() throws {
-        let store = try SmallStore()
-        try store.create("disk")
-        try store.write("disk", 0..<100)
-        try store.snapshot("disk", "old")
-        try store.write("disk", 0..<100)
-        try store.checkpoint()
+        let store = try storeWithSnapshot()
         // Again after an opening, which finds free rows.
         for name in ["first", "second"] {
             try store.deleteSnapshot(name == "first" ? "disk@old" : "disk@first")
@@ -71,14 +66,7 @@ struct RootTests {
             try store.snapshot("disk", name)
             try store.write("disk", 100..<120)
             try store.flush("disk")
-            let root = store.engines[0].engine.checkpoint.root
-            store.device.crash(.powerLoss)
-            store.device.rot(at: root.byteOffset + 100, bit: 3)
-            try store.open()
-            let sequence = store.engines[0].engine.checkpoint.root.sequence
-            #expect(sequence == root.sequence - 1)
-            let found = try store.compare()
-            #expect(found == SmallStore.Comparison(), "\(name)")
+            try expectWhole(store, "\(name)")
             try store.checkpoint()
         }
     }
@@ -86,23 +74,34 @@ struct RootTests {
     /// The last row has nothing in it when the store is opened, so that no record says that there is one.
     @Test("a row is not used again after an opening while the root before knows something in it")
     func lastRow() throws {
+        let store = try storeWithSnapshot()
+        try store.deleteSnapshot("disk@old")
+        try store.checkpoint()
+        try store.open()
+        try store.snapshot("disk", "new")
+        try store.flush("disk")
+        try expectWhole(store, "new")
+    }
+
+    /// A disk with the snapshot `old`, in a checkpoint.
+    private func storeWithSnapshot() throws -> SmallStore {
         let store = try SmallStore()
         try store.create("disk")
         try store.write("disk", 0..<100)
         try store.snapshot("disk", "old")
         try store.write("disk", 0..<100)
         try store.checkpoint()
-        try store.deleteSnapshot("disk@old")
-        try store.checkpoint()
-        try store.open()
-        try store.snapshot("disk", "new")
-        try store.flush("disk")
+        return store
+    }
+
+    /// Opens the store after a loss of power and the rot of its newest root, and compares it with the model.
+    private func expectWhole(_ store: SmallStore, _ comment: Comment) throws {
         let root = store.look { $0.checkpoint.root }
         store.device.crash(.powerLoss)
         store.device.rot(at: root.byteOffset + 100, bit: 3)
         try store.open()
-        #expect(store.look { $0.checkpoint.root.sequence } == root.sequence - 1)
-        #expect(try store.compare() == SmallStore.Comparison())
+        #expect(store.look { $0.checkpoint.root.sequence } == root.sequence - 1, comment)
+        #expect(try store.compare() == SmallStore.Comparison(), comment)
     }
 }
 

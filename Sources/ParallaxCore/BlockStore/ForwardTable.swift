@@ -117,9 +117,8 @@ struct ForwardTable: ~Copyable {
                 pages[page].count += 1
                 count += 1
             }
-            keepFrozenContent(of: page)
+            prepareToChange(page)
             entries[slot] = Entry(name: name.rawValue, place: place.rawValue)
-            touch(page)
             return
         }
     }
@@ -133,10 +132,9 @@ struct ForwardTable: ~Copyable {
         let slot = Self.slot(of: name.rawValue, hash, in: entries)
         guard entries[slot].name != 0 else { return nil }
         let place = BlockAddress(rawValue: entries[slot].place)
-        keepFrozenContent(of: page)
+        prepareToChange(page)
         Self.close(slot, in: entries)
         pages[page].count -= 1
-        touch(page)
         count -= 1
         mergeIfSmall(page)
         return place
@@ -177,7 +175,7 @@ extension ForwardTable {
 
     private mutating func split(_ page: Int) {
         if pages[page].depth == depth { doubleDirectory() }
-        keepFrozenContent(of: page)
+        prepareToChange(page)
         let old = pages[page]
         let other = pages.count
         pages[page].depth += 1
@@ -187,7 +185,6 @@ extension ForwardTable {
                 entries: Self.emptyEntries(), depth: old.depth + 1,
                 prefix: old.prefix << 1 | 1))
         touch(other)
-        touch(page)
         point(to: other)
         let kept = Self.emptyEntries()
         var moved = 0
@@ -280,6 +277,12 @@ extension ForwardTable {
         pages[page].frozen = Int32(frozenPages.count)
         frozenPages.append(FrozenPage(page: Int32(page)))
         return pages[page].reference
+    }
+
+    /// To be called before a page's entries change.
+    private mutating func prepareToChange(_ page: Int) {
+        keepFrozenContent(of: page)
+        touch(page)
     }
 
     /// I4.

@@ -99,9 +99,7 @@ extension Engine {
         let dead = worthwhileDead(isPressed: isPressed)
         var candidates: [Candidate] = []
         for index in 0..<forest.extents.count
-        where isVictim(
-            forest.extents[index], dead, isPressed: isPressed)
-        {
+        where isVictim(forest.extents[index], dead, isPressed: isPressed) {
             let extent = forest.extents[index]
             let rate = forest.extents.decayRate(
                 at: index, clock: counters.chunkBytes / UInt64(blockBytes))
