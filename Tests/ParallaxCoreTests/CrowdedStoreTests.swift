@@ -93,6 +93,29 @@ struct CrowdedStoreTests {
         #expect(prospect <= 0)
     }
 
+    /// Each round gives a little, and may take a checkpoint.
+    @Test("cleaning for writes leaves deletions their room")
+    func poorVictims() throws {
+        let store = try SmallStore()
+        try store.create("disk", blocks: 8192)
+        let buffer = BlockBuffer()
+        var status = BlockStatus.ok
+        var block = UInt64(0)
+        while status == .ok {
+            store.engines[0].engine.cleaner.pacing.credit = -1 << 40
+            status = try store.transfer(
+                .write, vdi: "disk", handle: store.handle("disk"), block % 12 == 0 ? 0 : block,
+                buffer.base)
+            block += 1
+        }
+        let engine = store.engines[0]
+        engine.engine.cleaner.pacing.isUrgent = true
+        let cleanedBefore = engine.engine.chooseVictims()
+        engine.engine.useUp(leaving: 20)
+        let cleanedAfter = engine.engine.chooseVictims()
+        #expect(!cleanedBefore.isEmpty && cleanedAfter.isEmpty)
+    }
+
     /// Each of their records is on a page that the next checkpoint writes anew.
     @Test("a full store gives back a disk with thousands of snapshots")
     func manyRecords() throws {
@@ -217,6 +240,13 @@ extension SmallStore {
 }
 
 extension Engine {
+    /// As if so many blocks were left above what deletions need.
+    fileprivate mutating func useUp(leaving blocks: Int) {
+        let surplus = usableBlocks - blocksToLeave(by: .deletion) - blocks
+        for _ in 0..<surplus / superblock.extentBlocks { log.leases.dropLast() }
+        log.head += surplus % superblock.extentBlocks
+    }
+
     /// As if what was moved had filled the cold extents, and emptied nothing.
     fileprivate mutating func loseColdRoom() {
         for number in cleaner.spares { forest.extents.remove(number) }

@@ -85,6 +85,8 @@ import Testing
             ),
             (100_033_733, "a chunk in the place of another's payload was no witness of its loss"),
             (121_000_758, "a superblock that only the host's cache had was believed"),
+            (159_000_690, "cleaning for writes used up what deletions need"),
+            (159_001_963, "cleaning for writes used up what the release of a hold needs"),
             (110_026_254, "cleaning by hand went on for ever when its writes had failed"),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),

@@ -130,12 +130,29 @@ extension Engine {
             gain += superblock.extentBlocks - candidate.live
             if room <= 0 || victims.count == Self.victimsPerRound { break }
         }
-        guard pacing.isUrgent, !mayLogMoves else { return victims }
-        // When somebody waits, what a round brings must pay for its checkpoint (`cleaningReserve`), if
-        // it takes one to give slots back.
         let moves = victims.count * superblock.extentBlocks - gain
-        let forwardPages = min(moves, forest.forwards.pages.count)
-        return gain >= 3 * (cleaningCost(moves: moves) + forwardPages) ? victims : []
+        return !pacing.isUrgent || isUrgentRoundPaid(gain: gain, moves: moves) ? victims : []
+    }
+
+    /// What an urgent round brings must pay for its checkpoint (`cleaningReserve`), if that might take what
+    /// deletions need. Above that it need not: mostly the log gives the victims up, without a checkpoint.
+    /// Nor may it begin to use what deletions need where it would end before an extent has been won.
+    private func isUrgentRoundPaid(gain: Int, moves: Int) -> Bool {
+        let cost = cleaningCost(moves: moves) + min(moves, forest.forwards.pages.count)
+        // A second one follows where the first leaves victims behind; new forward pages raise the reserves.
+        let spent = 2 * cost + 3 * (moves / 32 + 2)
+        if usableBlocks >= blocksToLeave(by: .deletion) + spent { return true }
+        return gain >= 3 * cost && (!mayLogMoves || willWinExtent)
+    }
+
+    /// Whether all that there is to gain, with the room that has been won already, makes an extent.
+    private var willWinExtent: Bool {
+        let least = worthwhileDead(isPressed: true)
+        let won = cleaner.room(extentBlocks: superblock.extentBlocks) - superblock.extentBlocks
+        let prospect = cleaningProspect {
+            $0.state == .sealed && $0.live == 0 || isVictim($0, least, isPressed: true)
+        }
+        return prospect + won > 0
     }
 
     private static let victimsPerRound = 16
