@@ -87,6 +87,7 @@ import Testing
             (121_000_758, "a superblock that only the host's cache had was believed"),
             (159_000_690, "cleaning for writes used up what deletions need"),
             (159_001_963, "cleaning for writes used up what the release of a hold needs"),
+            (170_000_182, "a replay with few frames took the path of each change away again"),
             (110_026_254, "cleaning by hand went on for ever when its writes had failed"),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),

@@ -288,12 +288,16 @@ extension Engine {
         }
     }
 
-    /// Carries out the node loads that are wanted, and waits for them.
+    /// Carries out the node loads that are wanted, and waits for them. Where so little can be evicted that
+    /// room for a change would take the path to it away again, that would never end: there are too few
+    /// frames.
     private mutating func loadWantedNodes(medium: some StoreMedium) throws(StoreError) {
         sendNodeLoads()
         var loads: [StoreCommand] = []
         while let command = commands.popFirst() { loads.append(command) }
-        guard !loads.isEmpty || failure != nil else {
+        let available = forest.cache.freeCount + forest.cache.idleCount + loads.count
+        let isEnough = available >= RadixForest.framesPerChange + Limits.radixLevels
+        guard !loads.isEmpty && isEnough || failure != nil else {
             throw StoreError(
                 .tooFewFrames, Self.damaged("its log cannot be replayed in any memory").message)
         }
