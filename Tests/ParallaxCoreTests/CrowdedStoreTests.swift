@@ -116,6 +116,47 @@ struct CrowdedStoreTests {
         #expect(!cleanedBefore.isEmpty && cleanedAfter.isEmpty)
     }
 
+    @Test("labels do not use up what deletions need")
+    func labels() throws {
+        let store = try SmallStore()
+        for disk in ["disk", "other"] {
+            try store.create(disk, blocks: 8192)
+            try store.write(disk, 0..<1)
+            try store.snapshot(disk, "held", holds: ["backup"])
+            try store.snapshot(disk, "free")
+        }
+        try fill("disk", of: store)
+        store.engines[0].engine.useUp(leaving: 20)
+        #expect(throws: CatalogError.noSpace) {
+            try store.setDetails("disk@free", SnapshotDetails(name: "again"))
+        }
+        try store.setDetails("disk@held", SnapshotDetails(name: "released"))
+        try store.deleteSnapshot("disk@held")
+        // What is kept for the cleaner helps nobody when there is nothing to clean.
+        store.engines[0].engine.useUp(leaving: -20)
+        try store.setDetails("other@held", SnapshotDetails(name: "released"))
+        try store.delete("other")
+    }
+
+    /// A larger cache may hold more dirty nodes, for whose checkpoint more has to be kept.
+    @Test("a full store takes discards after its node cache has been made larger")
+    func largerCache() throws {
+        let store = try SmallStore(nodeFrames: 64)
+        try store.create("sparse", blocks: 600 * 256)
+        for leaf in UInt64(0)..<600 { try store.write("sparse", leaf * 256..<leaf * 256 + 1) }
+        try store.create("disk", blocks: 8192)
+        try fill("disk", of: store)
+        try store.checkpoint()
+        store.configuration.nodeCacheBytes = 2048 * blockBytes
+        try store.open()
+        try store.discard("disk", 0..<100)
+        #expect(store.look { $0.frameLimit } < 2048)
+        // When there is space again, all of it is used.
+        try store.delete("disk")
+        for _ in 0..<8 { try finishReclaiming(store, thenWriting: "sparse") }
+        #expect(store.look { $0.frameLimit } == 2048)
+    }
+
     /// Each of their records is on a page that the next checkpoint writes anew.
     @Test("a full store gives back a disk with thousands of snapshots")
     func manyRecords() throws {

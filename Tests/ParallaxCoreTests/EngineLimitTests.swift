@@ -122,6 +122,40 @@ struct EngineLimitTests {
         #expect(store.look { $0.checkpoint.root.nodeFrames } == 64)
     }
 
+    /// The heads let go of the nodes that a checkpoint has written, and so do the snapshots.
+    @Test("snapshots that are made during a checkpoint hold no nodes in memory after it")
+    func snapshotsDuringCheckpoint() throws {
+        let store = try SmallStore()
+        let disks = (0..<20).map { "disk\($0)" }
+        for disk in disks {
+            try store.create(disk)
+            try store.write(disk, 0..<1)
+        }
+        store.mislead { $0.requestCheckpoint() }
+        var syncs: [StoreCommand] = []
+        while store.look({ $0.checkpoint.phase != .durable }) {
+            syncs += try store.turn { $0 == .sync }
+        }
+        for (index, disk) in disks.enumerated() {
+            let identifier = try #require(store.vdis[disk])
+            let change = CatalogChange.snapshot(
+                identifier, SnapshotDetails(name: "now"), createdAtNanoseconds: 1, group: 0)
+            store.mislead { $0.submit(change: change, ticket: UInt64(1000 + index)) }
+        }
+        for _ in 0..<20 { syncs += try store.turn { $0 == .sync } }
+        #expect(store.look { $0.catalog.versions.count } >= disks.count)
+        for sync in syncs { try store.carryOut(sync) }
+        while store.look({ $0.checkpoint.phase != .idle }) { _ = try store.turn { _ in false } }
+        let problems = store.look { engine in
+            engine.census { offset, target in
+                try? store.device.read(
+                    at: offset,
+                    into: UnsafeMutableRawBufferPointer(start: target, count: blockBytes))
+            }.problems
+        }
+        #expect(problems == [])
+    }
+
     @Test("a checkpoint takes two syncs, one for its blocks and one for its root")
     func syncs() throws {
         let store = try SmallStore()

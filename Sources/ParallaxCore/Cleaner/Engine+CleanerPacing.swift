@@ -152,7 +152,7 @@ extension Engine {
         let prospect = cleaningProspect {
             $0.state == .sealed && $0.live == 0 || isVictim($0, least, isPressed: true)
         }
-        return prospect + won > 0
+        return prospect + max(0, won) > 0
     }
 
     private static let victimsPerRound = 16

@@ -84,7 +84,8 @@ extension Engine {
             return true
         }
         switch prepareChunk(
-            recordBytes: Self.recordBytes(of: change), payloadBlocks: 0, reserve: change.reserve)
+            recordBytes: Self.recordBytes(of: change), payloadBlocks: 0,
+            reserve: reserve(of: change))
         {
         case .go:
             stage(makeRecord(change), ticket: ticket)

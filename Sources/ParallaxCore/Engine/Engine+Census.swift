@@ -82,6 +82,7 @@ extension Engine {
             taker.census.bornBlocks += catalog.versions[row].bornBlocks
         }
         taker.census.countedNodes = forest.liveNodes
+        notePinnedFrames(&taker)
         for index in 0..<forest.extents.count where forest.extents[index].live > 0 {
             let extent = forest.extents[index]
             taker.census.countedBlocks[extent.number.rawValue] = Int(extent.live)
@@ -115,6 +116,15 @@ extension Engine {
                 "of \(names) forwards \(places.intersection(taker.blocks).count) lead to a live block"
             )
         }
+    }
+
+    /// Between checkpoints nobody holds a node that is in the store by its frame: it could not be evicted.
+    private func notePinnedFrames(_ taker: inout CensusTaker) {
+        guard checkpoint.phase == .idle else { return }
+        let pinned = (0..<forest.cache.frameCount).count { frame in
+            forest.cache.frames[frame].state == .clean && forest.cache.frames[frame].references > 0
+        }
+        if pinned > 0 { taker.census.problems.append("\(pinned) clean nodes cannot be evicted") }
     }
 
     private func visit(_ tree: TreeRoot, _ taker: inout CensusTaker) {

@@ -58,7 +58,7 @@ extension Engine {
         let start = log.replayStart()
         returnSurplusLeases(replayLSN: start.lsn)
         forest.cache.freezeForCheckpoint()
-        lowerFrameLimit()
+        settleFrameLimit()
         settleReclaim()
         freezePages()
         freezeForwards()
@@ -91,12 +91,33 @@ extension Engine {
     }
 
     /// The log that was found at the opening may have needed more frames than there are to be. What
-    /// comes behind this checkpoint does not.
-    private mutating func lowerFrameLimit() {
+    /// comes behind this checkpoint does not. And where there was too little space for more, there may be
+    /// enough now.
+    private mutating func settleFrameLimit() {
         let configured = configuration.nodeFrames
-        let needed =
-            forest.cache.replayBound + (stagedOperations + 1) * RadixForest.framesPerChange
-        if configured < frameLimit, needed <= configured / 4 * 3 { frameLimit = configured }
+        if configured < frameLimit, framesNeeded <= configured / 4 * 3 { frameLimit = configured }
+        let before = frameLimit
+        if before < configured { frameLimit = min(2 * before, configured) }
+        if frameLimit > before, isWaitingForSpace { frameLimit = before }
+    }
+
+    /// A full store is short of the reserves that discards leave, as one is whose node cache has been made
+    /// larger. It needs smaller ones if less of the cache may be dirty. Returns whether that is enough.
+    mutating func lowerFrameLimitToSpace() -> Bool {
+        let before = frameLimit
+        while usableBlocks < blocksToLeave(by: .holes) {
+            let lower = frameLimit / 2
+            guard lower >= EngineConfiguration.leastNodeFrames, framesNeeded <= lower / 4 * 3 else {
+                frameLimit = before
+                return false
+            }
+            frameLimit = lower
+        }
+        return true
+    }
+
+    private var framesNeeded: Int {
+        forest.cache.replayBound + (stagedOperations + 1) * RadixForest.framesPerChange
     }
 
     /// Writes frozen nodes, leaves first, so that each knows the places of its children. True when
@@ -308,6 +329,13 @@ extension Engine {
         for frozen in checkpoint.frozenRoots {
             guard let row = frozen.owner.row else { continue }
             forest.resolve(&catalog.versions[row].root)
+        }
+        // Versions that were made meanwhile begin with what the heads had then.
+        for page in catalog.pages.dirty {
+            for owner in catalog.pages.pages[Int(page)].members {
+                guard let row = owner.row else { continue }
+                forest.resolve(&catalog.versions[row].root)
+            }
         }
     }
 }

@@ -19,9 +19,7 @@ extension CatalogChange {
     var reserve: Engine.Reserve {
         switch self {
         case .create, .clone, .snapshot, .rollback: .data
-        // A hold that is released lets a deletion follow.
-        case .setDetails(_, let details): details.isHeld ? .holes : .deletion
-        case .resize, .rename, .setAttributes: .holes
+        case .resize, .rename, .setAttributes, .setDetails: .holes
         case .delete, .deleteSnapshot, .finishGroup: .deletion
         }
     }
@@ -38,6 +36,15 @@ extension Engine {
         case deletion
         /// The checkpoint itself.
         case checkpoint
+    }
+
+    /// The same, as far as it depends on what there is: a hold that is released lets a deletion follow, but
+    /// the snapshot can be described anew as often as somebody likes.
+    func reserve(of change: CatalogChange) -> Reserve {
+        guard case .setDetails(let identifier, let details) = change, !details.isHeld,
+            let row = visibleRow(of: identifier), catalog.versions[row].isHeld
+        else { return change.reserve }
+        return .deletion
     }
 
     /// Holds changes back while a replay would need too many node frames, or the log too much
@@ -67,7 +74,20 @@ extension Engine {
             if isCheckpointWorthIt || !cleanForWaiting() { checkpoint.isNeeded = true }
             return .wait
         }
-        return cleanForWaiting() ? .wait : refuse(reserve)
+        if cleanForWaiting() { return .wait }
+        // What is kept for cleaning is of no use where there is nothing to clean.
+        let isPossible =
+            switch reserve {
+            case .deletion: hasRoomForLastDeletions
+            case .holes: lowerFrameLimitToSpace()
+            case .data, .checkpoint: false
+            }
+        return isPossible ? nil : refuse(reserve)
+    }
+
+    /// Room for the checkpoint after a deletion, and then for a round of the cleaner (`chooseVictims`).
+    private var hasRoomForLastDeletions: Bool {
+        usableBlocks >= 2 * checkpointReserve + tableBlocks + superblock.extentBlocks / 16
     }
 
     /// There is no space. Before the end nothing is cleaned any more, so that nobody can say that: guests
@@ -136,7 +156,7 @@ extension Engine {
     private var largestCheckpoint: Int {
         checkpointBlocks(
             nodes: min(
-                forest.cache.frameCount / 4 * 3, forest.liveNodes + forest.cache.replayBound))
+                frameLimit / 4 * 3, forest.liveNodes + forest.cache.replayBound))
     }
 
     private func checkpointBlocks(nodes: Int) -> Int {

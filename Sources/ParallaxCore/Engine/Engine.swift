@@ -96,7 +96,8 @@ package struct Engine: ~Copyable {
     /// The first of the refusals that followed each other.
     var refusedSince: UInt64 = 0
 
-    /// Frames that the replay of the log behind the next checkpoint may count on.
+    /// Frames that the replay of the log behind the next checkpoint may count on; at most three quarters of
+    /// them are ever dirty.
     var frameLimit: Int
 
     let checkpointBox: Box<Checkpoint>

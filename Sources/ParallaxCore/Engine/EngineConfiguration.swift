@@ -7,7 +7,10 @@ package struct EngineConfiguration: Sendable {
     package var stream = 0
     /// Memory for radix nodes, in bytes; at least 64 nodes.
     package var nodeCacheBytes = 256 << 20
-    var nodeFrames: Int { max(64, nodeCacheBytes / blockBytes) }
+    var nodeFrames: Int { max(Self.leastNodeFrames, nodeCacheBytes / blockBytes) }
+
+    /// LIMIT: nodes that an engine can do with.
+    static let leastNodeFrames = 64
     /// A checkpoint starts when this many bytes of log have been written since the last.
     package var checkpointLogBytes = 512 << 20
     /// ... or when this much time has passed and anything has changed.

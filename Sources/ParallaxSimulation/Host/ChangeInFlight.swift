@@ -43,8 +43,8 @@ extension CatalogChange {
     var makesRoom: Bool {
         switch self {
         case .delete, .deleteSnapshot, .finishGroup: true
-        case .setDetails(_, let details): !details.isHeld
-        case .create, .clone, .resize, .rename, .setAttributes, .snapshot, .rollback: false
+        case .setDetails, .create, .clone, .resize, .rename, .setAttributes, .snapshot, .rollback:
+            false
         }
     }
 

@@ -173,12 +173,20 @@ extension SimulatedHost {
         statistics.refusals += 1
         let isLegal =
             error == .noSpace
-            ? (stream.lastSupplyWasNil || stream.nilSupplies > 0) && !entry.change.makesRoom
+            ? (stream.lastSupplyWasNil || stream.nilSupplies > 0) && !makesRoom(entry.change)
             : isExpectedRefusal(entry, error)
         guard isLegal else {
             throw SimulationFailure("change \(entry.change) was refused without a reason: \(error)")
         }
         undo(entry, stream)
+    }
+
+    /// The release of a hold does, too, if it is one whatever else is on its way.
+    private func makesRoom(_ change: CatalogChange) -> Bool {
+        guard case .setDetails(let identifier, let details) = change, !details.isHeld,
+            let before = snapshots[identifier.rawValue]?.details.dropLast()
+        else { return change.makesRoom }
+        return before.allSatisfy(\.isHeld)
     }
 
     private func undo(_ entry: ChangeInFlight, _ stream: SimulatedStream) {

@@ -116,10 +116,13 @@ final class SmallStore {
         model[name] = model[snapshot]
     }
 
-    func snapshot(_ vdi: String, _ name: String, comment: String = "") throws {
+    func snapshot(
+        _ vdi: String, _ name: String, comment: String = "", holds: [String] = []
+    ) throws {
         let identifier = try #require(vdis[vdi])
         var details = SnapshotDetails(name: name)
         details.comment = comment
+        details.holds = holds.map { SnapshotDetails.Hold(reason: $0, createdAtSeconds: 1) }
         let outcome = try change(
             .snapshot(
                 identifier, details, createdAtNanoseconds: 1, group: 0),
@@ -127,6 +130,12 @@ final class SmallStore {
         guard case .snapshot(let snapshot) = outcome else { return }
         snapshots["\(vdi)@\(name)"] = snapshot
         model["\(vdi)@\(name)"] = model[vdi]
+    }
+
+    func setDetails(_ name: String, _ details: SnapshotDetails) throws {
+        let identifier = try #require(snapshots[name])
+        _ = try change(
+            .setDetails(identifier, details), on: streams[String(name.prefix { $0 != "@" })] ?? 0)
     }
 
     func deleteSnapshot(_ name: String) throws {
