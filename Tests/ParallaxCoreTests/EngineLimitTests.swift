@@ -122,6 +122,44 @@ struct EngineLimitTests {
         #expect(store.look { $0.checkpoint.root.nodeFrames } == 64)
     }
 
+    /// With so few nodes in memory one request at a time may load what it needs.
+    @Test("a comparison is answered while guests read what is not in memory")
+    func diffBesideReads() throws {
+        let store = try SmallStore(nodeFrames: 64)
+        let leaves = UInt64(300)
+        try store.create("disk", blocks: leaves * 256)
+        for leaf in 0..<leaves { try store.write("disk", leaf * 256..<leaf * 256 + 1) }
+        try store.checkpoint()
+        let buffer = BlockBuffer()
+        let segment = UnsafeMutablePointer<DataSegment>.allocate(capacity: 1)
+        defer { segment.deallocate() }
+        segment.initialize(to: DataSegment(base: buffer.base, count: blockBytes))
+        let identifier = try #require(store.vdis["disk"])
+        let handle = try store.handle("disk")
+        var random = SeededRandom(seed: 3)
+        store.mislead { $0.submit(diff: DiffQuery(old: nil, new: .head(identifier)), ticket: 1) }
+        var reads = 0
+        for turn in 0... {
+            while store.look({ $0.requests.usedCount }) < 8 {
+                let leaf = UInt64(random.index(below: Int(leaves)))
+                store.mislead {
+                    $0.submit(
+                        BlockRequest(
+                            operation: .read, vdi: handle, session: 1, tag: UInt32(reads),
+                            firstSector: leaf * 256 * UInt64(sectorsPerBlock),
+                            sectorCount: UInt64(sectorsPerBlock),
+                            segments: UnsafePointer(segment), segmentCount: 1))
+                }
+                reads += 1
+            }
+            _ = try store.turn { _ in false }
+            while store.mislead(0, { $0.nextReply() }) != nil {}
+            if store.mislead(0, { $0.nextDiffReply() }) != nil { break }
+            try #require(turn < 20_000, "no answer after \(reads) reads")
+        }
+        #expect(reads > 100)
+    }
+
     /// The heads let go of the nodes that a checkpoint has written, and so do the snapshots.
     @Test("snapshots that are made during a checkpoint hold no nodes in memory after it")
     func snapshotsDuringCheckpoint() throws {

@@ -277,18 +277,22 @@ extension Engine {
         return walk
     }
 
-    /// Turns that the work on deletions does without a frame before parts have to wait for it.
-    private static let reclaimPatience = 64
+    /// Turns that the work on deletions, or on comparisons, does without a frame before parts have to wait
+    /// for it.
+    private static let patienceAside = 64
 
     private mutating func takeLoadPermit(_ part: Int) -> Bool {
         if parts[part].mayLoad { return true }
-        // Who gives space back must get on, too, when there are few frames.
-        guard loadPermits > 0, catalog.reclaim.starvedTurns < Self.reclaimPatience else {
-            return false
-        }
+        guard loadPermits > 0, !isTurnOfOthers else { return false }
         loadPermits -= 1
         parts[part].mayLoad = true
         return true
+    }
+
+    /// Who gives space back, or compares versions, must get on, too, when there are few frames.
+    private var isTurnOfOthers: Bool {
+        failure == nil && !isWindingDown
+            && max(catalog.reclaim.starvedTurns, diffs.starvedTurns) >= Self.patienceAside
     }
 
     mutating func returnLoadPermit(_ part: Int) {

@@ -17,6 +17,8 @@ struct DiffQueue {
     }
 
     var job: Job?
+    /// Turns in which it could not load a node, since the last pair of leaves.
+    var starvedTurns = 0
     var waiting = Fifo<(query: DiffQuery, ticket: UInt64)>()
     var replies = Fifo<DiffReply>()
 
@@ -77,6 +79,7 @@ extension Engine {
             }
             job.cursor = block + UInt64(radixFanout)
             job.nodes += 1
+            diffs.starvedTurns = 0
             let most = job.query.layoutOfLeaves ?? Self.nodesPerAnswer
             if job.ranges.count >= Self.rangesPerAnswer || job.nodes >= most {
                 let next = job.cursor < job.query.endBlock ? job.cursor : nil
@@ -97,12 +100,15 @@ extension Engine {
         if case .loading(let node) = difference {
             diffs.job?.awaited = node.address
             sendNodeLoads()
+        } else {
+            diffs.starvedTurns += 1
         }
         return false
     }
 
     private mutating func finish(_ job: DiffQueue.Job, _ result: Result<DiffAnswer, DiffError>) {
         diffs.job = nil
+        diffs.starvedTurns = 0
         diffs.replies.append(DiffReply(ticket: job.ticket, result: result))
     }
 

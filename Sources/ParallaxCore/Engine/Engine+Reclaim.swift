@@ -73,7 +73,9 @@ extension Engine {
         var budget = requests.usedCount > 0 ? Self.nodesPerBusyTurn : Self.nodesPerIdleTurn
         while budget > 0 {
             if catalog.reclaim.job == nil, !beginReclaim() { return }
-            switch stepReclaim() {
+            let step = stepReclaim()
+            if step != .waits { catalog.reclaim.starvedTurns = 0 }
+            switch step {
             case .progress: budget -= 1
             case .waits: return
             case .done:
