@@ -141,20 +141,20 @@ struct CrowdedStoreTests {
     /// A larger cache may hold more dirty nodes, for whose checkpoint more has to be kept.
     @Test("a full store takes discards after its node cache has been made larger")
     func largerCache() throws {
-        let store = try SmallStore(nodeFrames: 64)
-        try store.create("sparse", blocks: 600 * 256)
-        for leaf in UInt64(0)..<600 { try store.write("sparse", leaf * 256..<leaf * 256 + 1) }
+        let store = try SmallStore(sizeBytes: 40 << 20, nodeFrames: 64)
+        try store.create("sparse", blocks: 1500 * 256)
+        for leaf in UInt64(0)..<1500 { try store.write("sparse", leaf * 256..<leaf * 256 + 1) }
         try store.create("disk", blocks: 8192)
         try fill("disk", of: store)
         try store.checkpoint()
-        store.configuration.nodeCacheBytes = 2048 * blockBytes
+        store.configuration.nodeCacheBytes = 8192 * blockBytes
         try store.open()
         try store.discard("disk", 0..<100)
-        #expect(store.look { $0.frameLimit } < 2048)
+        #expect(store.look { $0.frameLimit } < 8192)
         // When there is space again, all of it is used.
         try store.delete("disk")
         for _ in 0..<8 { try finishReclaiming(store, thenWriting: "sparse") }
-        #expect(store.look { $0.frameLimit } == 2048)
+        #expect(store.look { $0.frameLimit } == 8192)
     }
 
     /// Each of their records is on a page that the next checkpoint writes anew.
@@ -281,11 +281,12 @@ extension SmallStore {
 }
 
 extension Engine {
-    /// As if so many blocks were left above what deletions need.
+    /// As if the log had gone on until so many blocks were left above what deletions need, or below.
     fileprivate mutating func useUp(leaving blocks: Int) {
+        let usable = superblock.extentBlocks - LogWriter.lostPerExtent
         let surplus = usableBlocks - blocksToLeave(by: .deletion) - blocks
-        for _ in 0..<surplus / superblock.extentBlocks { log.leases.dropLast() }
-        log.head += surplus % superblock.extentBlocks
+        for _ in 0..<surplus / usable { log.leases.dropLast() }
+        log.head += surplus % usable
     }
 
     /// As if what was moved had filled the cold extents, and emptied nothing.

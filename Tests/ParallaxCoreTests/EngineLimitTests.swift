@@ -92,7 +92,7 @@ struct EngineLimitTests {
     }
 
     /// A crash came before the first checkpoint with the larger cache: no root speaks of it.
-    /// Nor does one where the leaves that the log changes were in the store before.
+    /// Or one speaks of the smaller cache, and the leaves that the log changes were in the store before.
     @Test(
         "a log that was written with a larger node cache is replayed with a smaller one, and checked",
         arguments: [false, true])
@@ -120,6 +120,28 @@ struct EngineLimitTests {
         try store.write("disk", 1..<3)
         try store.checkpoint()
         #expect(store.look { $0.checkpoint.root.nodeFrames } == 64)
+    }
+
+    /// In each range its node differs from that of the head, and no leaf of it that is the snapshot's own does:
+    /// to find that out for all takes more nodes than there is room for.
+    @Test("a snapshot that has nothing alone in many places is given back")
+    func nothingAlone() throws {
+        let store = try SmallStore(nodeFrames: 64)
+        let ranges = (UInt64(0)..<40).map { $0 * 65_536 }
+        try store.create("disk", blocks: 40 * 65_536)
+        for start in ranges {
+            for leaf in [start, start + 256] { try store.write("disk", leaf..<leaf + 1) }
+        }
+        try store.snapshot("disk", "first")
+        for start in ranges { try store.write("disk", start..<start + 1) }
+        try store.snapshot("disk", "second")
+        for start in ranges { try store.write("disk", start + 256..<start + 257) }
+        try store.checkpoint()
+        try store.deleteSnapshot("disk@second")
+        for _ in 0..<5_000 where store.statistics.isReclaiming { store.step() }
+        let isReclaiming = store.statistics.isReclaiming
+        #expect(!isReclaiming)
+        for start in ranges { #expect(try store.compare(within: start..<start + 512) == .init()) }
     }
 
     /// With so few nodes in memory one request at a time may load what it needs.

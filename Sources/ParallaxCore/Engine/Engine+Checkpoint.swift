@@ -96,9 +96,13 @@ extension Engine {
     private mutating func settleFrameLimit() {
         let configured = configuration.nodeFrames
         if configured < frameLimit, framesNeeded <= configured / 4 * 3 { frameLimit = configured }
+        guard frameLimit < configured else { return }
         let before = frameLimit
-        if before < configured { frameLimit = min(2 * before, configured) }
-        if frameLimit > before, isWaitingForSpace { frameLimit = before }
+        frameLimit = min(2 * before, configured)
+        // More is leased when the reserves are larger.
+        let freeSlots = min(cleaner.pacing.freeSlots, Int(superblock.slotCount))
+        let free = freeSlots * (superblock.extentBlocks - LogWriter.lostPerExtent)
+        if usableBlocks + free < blocksToLeave(by: .data) { frameLimit = before }
     }
 
     /// A full store is short of the reserves that discards leave, as one is whose node cache has been made
@@ -106,8 +110,8 @@ extension Engine {
     mutating func lowerFrameLimitToSpace() -> Bool {
         let before = frameLimit
         while usableBlocks < blocksToLeave(by: .holes) {
-            let lower = frameLimit / 2
-            guard lower >= EngineConfiguration.leastNodeFrames, framesNeeded <= lower / 4 * 3 else {
+            let lower = max(frameLimit / 2, EngineConfiguration.leastNodeFrames)
+            guard lower < frameLimit, framesNeeded <= lower / 4 * 3 else {
                 frameLimit = before
                 return false
             }

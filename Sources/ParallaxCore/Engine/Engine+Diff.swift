@@ -67,7 +67,8 @@ extension Engine {
         }
         let comparison = TreeComparison(mine: old, other: new, isSymmetric: true)
         let mayLoad = mayLoadAside
-        switch forest.nextDifference(comparison, from: job.cursor, mayLoad: mayLoad) {
+        var cursor = job.cursor
+        switch forest.nextDifference(comparison, from: &cursor, mayLoad: mayLoad) {
         case .nodes(let mine, let other, let block):
             guard block < job.query.endBlock else {
                 finish(job, .success(job.answer(nextBlock: nil)))
@@ -101,6 +102,7 @@ extension Engine {
             diffs.job?.awaited = node.address
             sendNodeLoads()
         } else {
+            diffs.job?.awaited = .hole
             diffs.starvedTurns += 1
         }
         return false

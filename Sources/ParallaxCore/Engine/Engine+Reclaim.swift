@@ -72,7 +72,10 @@ extension Engine {
         markSnapshotsOfDeleted()
         var budget = requests.usedCount > 0 ? Self.nodesPerBusyTurn : Self.nodesPerIdleTurn
         while budget > 0 {
-            if catalog.reclaim.job == nil, !beginReclaim() { return }
+            if catalog.reclaim.job == nil {
+                catalog.reclaim.starvedTurns = 0
+                guard beginReclaim() else { return }
+            }
             let step = stepReclaim()
             if step != .waits { catalog.reclaim.starvedTurns = 0 }
             switch step {
@@ -189,7 +192,8 @@ extension Engine {
         guard var job = catalog.reclaim.job else { return .waits }
         if job.isBroken { return .broken }
         let comparison = comparison(of: job)
-        switch forest.nextDifference(comparison, from: job.cursor, mayLoad: mayLoadAside) {
+        var reached = job.cursor
+        switch forest.nextDifference(comparison, from: &reached, mayLoad: mayLoadAside) {
         case .nodes(let mine, let other, let block):
             if job.level == 0 {
                 switch goThroughLeaf(&job, mine, other, block, comparison.floor) {
@@ -213,9 +217,23 @@ extension Engine {
             catalog.reclaim.job = job
             showProgress(job)
             return .progress
-        case .loading(let node): return waitForNode(.loading(node))
-        case .starved: return waitForNode(.starved)
+        case .loading(let node):
+            pass(job, to: reached)
+            return waitForNode(.loading(node))
+        case .starved:
+            pass(job, to: reached)
+            return waitForNode(.starved)
         }
+    }
+
+    /// What turned out to be the same so far is not looked at again: it may take more nodes than there is
+    /// room for.
+    private mutating func pass(_ job: ReclaimJob, to block: UInt64) {
+        guard block > job.cursor else { return }
+        var job = job
+        job.cursor = block
+        catalog.reclaim.job = job
+        showProgress(job)
     }
 
     /// Whether what goes on in the background may load a node now.

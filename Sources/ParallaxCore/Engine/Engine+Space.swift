@@ -38,8 +38,8 @@ extension Engine {
         case checkpoint
     }
 
-    /// The same, as far as it depends on what there is: a hold that is released lets a deletion follow, but
-    /// the snapshot can be described anew as often as somebody likes.
+    /// Where a snapshot is held, a release lets a deletion follow. Other details can be changed as often as
+    /// somebody likes.
     func reserve(of change: CatalogChange) -> Reserve {
         guard case .setDetails(let identifier, let details) = change, !details.isHeld,
             let row = visibleRow(of: identifier), catalog.versions[row].isHeld
@@ -75,19 +75,26 @@ extension Engine {
             return .wait
         }
         if cleanForWaiting() { return .wait }
-        // What is kept for cleaning is of no use where there is nothing to clean.
-        let isPossible =
-            switch reserve {
-            case .deletion: hasRoomForLastDeletions
-            case .holes: lowerFrameLimitToSpace()
-            case .data, .checkpoint: false
-            }
-        return isPossible ? nil : refuse(reserve)
+        switch reserve {
+        case .deletion: return roomForLastDeletions
+        case .holes: return lowerFrameLimitToSpace() ? nil : refuse(reserve)
+        case .data, .checkpoint: return refuse(reserve)
+        }
     }
 
-    /// Room for the checkpoint after a deletion, and then for a round of the cleaner (`chooseVictims`).
-    private var hasRoomForLastDeletions: Bool {
-        usableBlocks >= 2 * checkpointReserve + tableBlocks + superblock.extentBlocks / 16
+    /// What is kept for cleaning is of no use where there is nothing to clean: a deletion may use it, but
+    /// for the checkpoint after it and then a round of the cleaner (`chooseVictims`). What is dirty counts
+    /// twice in that, and a checkpoint takes it once.
+    private var roomForLastDeletions: ChunkRoom? {
+        mutating get {
+            let needed = 2 * checkpointReserve + tableBlocks + superblock.extentBlocks / 16
+            if usableBlocks >= needed { return nil }
+            let gain = forest.cache.replayBound - dirtyTableBlocks - 32
+            guard gain > 0, checkpoint.phase == .idle, changesSinceFreeze > 0, hasRoomForCheckpoint
+            else { return refuse(.deletion) }
+            checkpoint.isNeeded = true
+            return .wait
+        }
     }
 
     /// There is no space. Before the end nothing is cleaned any more, so that nobody can say that: guests

@@ -41,13 +41,13 @@ extension RadixForest {
         case starved
     }
 
-    /// Finds the first place at or behind `block` where the trees differ. Subtrees that are the
-    /// same node are passed over as a whole, so the cost is that of the difference.
+    /// Finds the first place at or behind `block` where the trees differ, and moves `block` behind what
+    /// is the same. Subtrees that are the same node are passed over as a whole, so the cost is that of the
+    /// difference.
     mutating func nextDifference(
-        _ comparison: TreeComparison, from block: UInt64, mayLoad: Bool
+        _ comparison: TreeComparison, from block: inout UInt64, mayLoad: Bool
     ) -> Difference {
         let height = max(comparison.mine.levels, comparison.other.levels)
-        var block = block
         while height > comparison.level, block < VDI.span(levels: height) {
             switch descend(comparison, height: height, to: block, mayLoad: mayLoad) {
             case .found(let difference): return difference

@@ -39,7 +39,7 @@ package struct DiffInFlight {
 }
 
 extension CatalogChange {
-    /// Gives space back, or is what must come first: a full store must carry it out (promise 7).
+    /// Gives space back: a full store must carry it out (promise 7).
     var makesRoom: Bool {
         switch self {
         case .delete, .deleteSnapshot, .finishGroup: true
