@@ -12,7 +12,8 @@
 /// To free an extent takes a deletion, the holes that it makes, and a checkpoint. A checkpoint
 /// that a crash cuts off has used its blocks for nothing, and one that frees nothing uses them for
 /// little: so data leave room for two of the largest kind, and in a full store a checkpoint begins
-/// only if it frees an extent, or if dirty nodes leave no other way.
+/// only if it frees an extent, or if dirty nodes leave no other way. Deletions use most of what is
+/// kept for cleaning where there is nothing to clean.
 extension CatalogChange {
     /// What may be used of the log for its record. What keeps blocks alive, as a snapshot does,
     /// goes before writes do.

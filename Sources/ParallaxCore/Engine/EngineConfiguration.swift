@@ -5,7 +5,7 @@
 package struct EngineConfiguration: Sendable {
     /// Which of the store's streams this engine is.
     package var stream = 0
-    /// Memory for radix nodes, in bytes; at least 64 nodes.
+    /// Memory for radix nodes, in bytes; at least `leastNodeFrames`.
     package var nodeCacheBytes = 256 << 20
     var nodeFrames: Int { max(Self.leastNodeFrames, nodeCacheBytes / blockBytes) }
 
