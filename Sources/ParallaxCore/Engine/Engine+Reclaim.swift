@@ -193,7 +193,9 @@ extension Engine {
         if job.isBroken { return .broken }
         let comparison = comparison(of: job)
         var reached = job.cursor
-        switch forest.nextDifference(comparison, from: &reached, mayLoad: mayLoadAside) {
+        let difference = forest.nextDifference(
+            comparison, from: &reached, mayLoad: mayLoadAside)
+        switch difference {
         case .nodes(let mine, let other, let block):
             if job.level == 0 {
                 switch goThroughLeaf(&job, mine, other, block, comparison.floor) {
@@ -217,12 +219,9 @@ extension Engine {
             catalog.reclaim.job = job
             showProgress(job)
             return .progress
-        case .loading(let node):
+        case .loading, .starved:
             pass(job, to: reached)
-            return waitForNode(.loading(node))
-        case .starved:
-            pass(job, to: reached)
-            return waitForNode(.starved)
+            return waitForNode(difference)
         }
     }
 
