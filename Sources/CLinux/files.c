@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 _Static_assert(F_SEAL_SEAL == 1 && F_SEAL_SHRINK == 2, "seal bits");
@@ -81,12 +82,24 @@ int parallax_block_device_size(int fd, uint64_t *byte_count) {
     return result_of(ioctl(fd, BLKGETSIZE64, byte_count));
 }
 
-int parallax_block_device_sector_size(int fd, uint32_t *byte_count) {
-    int size = 0;
-    int result = result_of(ioctl(fd, BLKSSZGET, &size));
-    *byte_count = (uint32_t)size;
-    return result;
+int parallax_direct_io_alignment(int fd, int is_block_device, uint32_t *byte_count) {
+    if (is_block_device) {
+        int size = 0;
+        int result = result_of(ioctl(fd, BLKSSZGET, &size));
+        *byte_count = (uint32_t)size;
+        return result;
+    }
+    struct statx status;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) < 0) return -errno;
+    // Since Linux 6.1, where the file system takes part.
+    if (!(status.stx_mask & STATX_DIOALIGN) || status.stx_dio_offset_align == 0)
+        return -EOPNOTSUPP;
+    *byte_count = status.stx_dio_mem_align > status.stx_dio_offset_align
+        ? status.stx_dio_mem_align : status.stx_dio_offset_align;
+    return 0;
 }
+
+int parallax_syncfs(int fd) { return result_of(syncfs(fd)); }
 
 int parallax_lock_holder(int fd) {
     struct flock query = { .l_type = F_WRLCK, .l_whence = SEEK_SET };

@@ -12,9 +12,10 @@ private final class LoopDevice {
     let path: String
 
     /// Nil where nobody lets us make one.
-    init?(over file: String, size: String) {
+    init?(over file: String, size: String, sectorBytes: Int = 512) {
+        let setUp = ["losetup", "--sector-size", "\(sectorBytes)", "--find", "--show", file]
         guard let made = try? Command.run(["truncate", "-s", size, file]), made.succeeded,
-            let device = try? Command.run(["losetup", "--find", "--show", file]), device.succeeded
+            let device = try? Command.run(setUp), device.succeeded
         else { return nil }
         self.file = file
         path = String(device.output.prefix { $0 != "\n" })
@@ -37,6 +38,33 @@ private final class LoopDevice {
     "A store on a block device",
     .enabled(if: LoopDevice.isAvailable, "needs the right to make a loop device"))
 struct BlockDeviceStoreTests {
+    @Test(
+        "a guest's buffers may be odd on a device of 4096-byte sectors, too", arguments: bothEngines
+    )
+    func largeSectors(engine: String) throws {
+        var options = DaemonHarness.Options()
+        options.engine = engine
+        let daemon = try DaemonHarness(options, makesStore: false)
+        let device = try #require(
+            LoopDevice(over: daemon.directory.file("image"), size: "48M", sectorBytes: 4096))
+        try #require(symlink(device.path, daemon.store) == 0)
+        try Command.succeed([
+            Programs.control, "store", "init", daemon.store, "--extent-size", "1M", "--shards", "1",
+        ])
+        try daemon.start()
+        let socket = try daemon.createVhost("disk", size: "1G")
+        // Pieces of seven sectors: whole blocks in memory that such a device cannot read into.
+        var odd = patientOptions()
+        odd.dataSegmentBytes = 3584
+        var disk = try BlockDriver(connectingTo: socket, options: odd)
+        let bytes = (0..<128 << 10).map { UInt8(truncatingIfNeeded: $0 / 512) }
+        try disk.writeBlocking(sector: 0, bytes)
+        try disk.flush()
+        let isRight = try disk.readBlocking(sector: 0, byteCount: bytes.count) == bytes
+        #expect(isRight)
+        #expect(try daemon.terminate() == 0)
+    }
+
     @Test("a device that became larger makes the store larger, while a guest writes, and stays so")
     func grow() throws {
         var options = DaemonHarness.Options()

@@ -8,13 +8,15 @@ import ParallaxIO
 import Testing
 
 /// Runs `body` with a loop device of 4 MiB. Nil where nobody lets us make one.
-private func withLoopDevice<Result>(_ body: (String) throws -> Result) rethrows -> Result? {
+private func withLoopDevice<Result>(
+    sectorBytes: Int = 512, _ body: (String) throws -> Result
+) rethrows -> Result? {
     let file = "/tmp/io-test-loop-\(UUID().uuidString)"
     guard output("truncate", "-s", "4M", file) != nil else { return nil }
     defer { unlink(file) }
-    guard let device = output("losetup", "--find", "--show", "--direct-io=on", file) else {
-        return nil
-    }
+    let sectorSize = "--sector-size=\(sectorBytes)"
+    guard let device = output("losetup", sectorSize, "--find", "--show", "--direct-io=on", file)
+    else { return nil }
     let path = device.trimmingCharacters(in: .whitespacesAndNewlines)
     defer { #expect(output("losetup", "--detach", path) != nil) }
     return try body(path)
@@ -26,6 +28,14 @@ private let isAvailable = withLoopDevice { access($0, R_OK | W_OK) == 0 } ?? fal
     "Store file: block devices", .serialized,
     .enabled(if: isAvailable, "needs the right to make a loop device"))
 struct BlockDeviceTests {
+    @Test("a device says what its transfers must be multiples of", arguments: [512, 4096])
+    func alignment(sectorBytes: Int) throws {
+        try withLoopDevice(sectorBytes: sectorBytes) { path in
+            let store = try StoreFile.open(path: path)
+            #expect(store.transferAlignment == sectorBytes)
+        }
+    }
+
     @Test("a device has its own size, and is never made larger or emptied")
     func size() throws {
         try withLoopDevice { path in

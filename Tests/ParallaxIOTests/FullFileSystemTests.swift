@@ -5,6 +5,7 @@ import Foundation
 import Glibc
 import ParallaxCore
 import ParallaxIO
+import Synchronization
 import Testing
 
 /// Runs `body` with the directory of a file system of 1 MiB, which is gone afterwards. Nil where
@@ -70,6 +71,28 @@ struct FullFileSystemTests {
             #expect(preparer.status.failure?.errno == ENOSPC)
             preparer.stop()
             #expect(preparer.status.freeCount == 2)
+        }
+    }
+
+    @Test(
+        "an extent for which there are no blocks is not handed out unprepared either, until there are"
+    )
+    func unprepared() throws {
+        try withTinyFileSystem { directory in
+            let store = try StoreFile.create(path: directory + "/store", byteCount: 1 << 20)
+            let other = directory + "/other"
+            #expect(output("fallocate", "-l", "512K", other) != nil)
+            let preparer = ExtentPreparer(
+                store: store, firstExtentOffset: 0, extentBytes: 768 << 10, readyCountMax: 1,
+                allocator: SlotAllocator(slotCount: 1))
+            let answers = Mutex<[ExtentSlot?]>([])
+            preparer.requestSlot { slot in answers.withLock { $0.append(slot) } }
+            #expect(preparer.status.failure?.errno == ENOSPC)
+            #expect(preparer.status.freeCount == 1)
+            unlink(other)
+            preparer.requestSlot { slot in answers.withLock { $0.append(slot) } }
+            #expect(answers.withLock { $0 } == [nil, ExtentSlot(0)])
+            preparer.stop()
         }
     }
 }

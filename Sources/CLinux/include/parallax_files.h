@@ -37,8 +37,12 @@ int parallax_range_has_blocks(int fd, uint64_t offset, uint64_t byte_count);
 
 // BLKGETSIZE64: the size of a block device.
 int parallax_block_device_size(int fd, uint64_t *byte_count);
-// BLKSSZGET: the smallest unit of an O_DIRECT transfer on a block device.
-int parallax_block_device_sector_size(int fd, uint32_t *byte_count);
+// What memory and length of an O_DIRECT transfer have to be multiples of: BLKSSZGET of a block device,
+// STATX_DIOALIGN of a file. -EOPNOTSUPP where the kernel or the file system does not say.
+int parallax_direct_io_alignment(int fd, int is_block_device, uint32_t *byte_count);
+
+// Makes the whole file system of the file durable, names and all.
+int parallax_syncfs(int fd);
 
 // Locks the whole file against other openers without waiting: flock, which belongs to the open
 // file, and an fcntl lock, which tells others our pid. Exclusive, or shared with other sharers.

@@ -107,6 +107,7 @@ private func startShard(
         engine.stream = index
         engine.nodeCacheBytes =
             Int(configuration.cacheBytes) / Int(opened.superblock.streamCount)
+        engine.bufferAlignment = file.transferAlignment
         let thread = try ShardThread(name: "parallax-\(index)") { [engine] in
             runShard(descriptor, engine: engine, file: file, opened: opened, gate: gate)
         }

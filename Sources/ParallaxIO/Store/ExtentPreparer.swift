@@ -166,13 +166,23 @@ package final class ExtentPreparer: Sendable {
     }
 
     /// An unprepared slot at least gets its blocks in one go. Once: for this call the file system waits
-    /// until nothing is under way in the file.
+    /// until nothing is under way in the file. Where the file system has no room for them the slot is
+    /// free again, and the store is full: a log that wrote there would fail.
     func give(_ slot: ExtentSlot?, to reply: Reply) {
-        if let slot, !store.isBlockDevice, update({ $0.allocated.insert(slot).inserted }) {
-            _ = parallax_fallocate(
-                store.fileDescriptor, 0, Int64(offset(of: slot)), Int64(extentBytes))
+        guard let slot, !store.isBlockDevice, update({ $0.allocated.insert(slot).inserted }) else {
+            return reply(slot)
         }
-        reply(slot)
+        let start = offset(of: slot)
+        let result = parallax_fallocate(
+            store.fileDescriptor, 0, Int64(start), Int64(extentBytes))
+        let isGiven = update { state in
+            if result == 0 || result == -EOPNOTSUPP { return true }
+            state.failure = MediumError(errno: -result, operation: .write, offset: start)
+            state.allocated.remove(slot)
+            putBack(slot, &state)
+            return false
+        }
+        reply(isGiven ? slot : nil)
     }
 
     private var hasThread: Bool { thread.withLock { $0 != nil } }

@@ -242,10 +242,11 @@ extension StoreFile {
             let store = try lock(
                 fileDescriptor, path, .file, .readWrite, for: .create, Patience(milliseconds: 0),
                 resizingTo: byteCount)
-            syncDirectory(of: path)
+            try syncDirectory(of: path, store)
             return store
         } catch {
-            unlink(path)
+            // Who has locked it meanwhile has replaced it: it is not ours any more.
+            if case .inUse = error.reason {} else { unlink(path) }
             throw error
         }
     }
@@ -266,12 +267,30 @@ extension StoreFile {
     }
 
     /// Without this a power loss could take the new file's name.
-    private static func syncDirectory(of path: String) {
+    private static func syncDirectory(
+        of path: String, _ store: StoreFile
+    ) throws(StoreFileError) {
         let parent = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
         let directory = Glibc.open(parent, O_RDONLY | O_DIRECTORY | PARALLAX_O_CLOEXEC)
-        guard directory >= 0 else { return }
-        fsync(directory)
-        close(directory)
+        defer { if directory >= 0 { close(directory) } }
+        // Where we may not read the directory, or it cannot be synced: all of its file system.
+        if directory >= 0, fsync(directory) == 0 { return }
+        var result = directory < 0 || errno == EINVAL ? 0 : -errno
+        if result == 0 { result = parallax_syncfs(store.fileDescriptor) }
+        if result < 0 { throw StoreFileError(.create, path, .system(-result)) }
+    }
+}
+
+// MARK: Direct I/O
+
+extension StoreFile {
+    /// Bytes of which memory and length of each transfer have to be multiples, a power of two; where
+    /// nobody says it, a page: that much always does.
+    package var transferAlignment: Int {
+        var byteCount: UInt32 = 0
+        let result = parallax_direct_io_alignment(fileDescriptor, isBlockDevice ? 1 : 0, &byteCount)
+        guard result == 0, byteCount.nonzeroBitCount == 1 else { return blockBytes }
+        return max(sectorBytes, Int(byteCount))
     }
 }
 
@@ -296,9 +315,7 @@ extension StoreFile {
         let kind: Kind = isBlockDevice ? .blockDevice : .file
         size.store(
             try Self.size(of: fileDescriptor, path, kind, for: .grow), ordering: .relaxed)
-        if let newByteCount, !isBlockDevice, newByteCount > byteCount {
-            try extendFile(to: newByteCount)
-        }
+        if let newByteCount, !isBlockDevice { try extendFile(to: newByteCount) }
         if let newByteCount, newByteCount > byteCount {
             throw StoreFileError(.grow, path, .deviceTooSmall(byteCount))
         }
@@ -309,14 +326,22 @@ extension StoreFile {
         guard let newSize = Int(exactly: newByteCount) else {
             throw StoreFileError(.grow, path, .tooLarge(newByteCount))
         }
-        // Without the sync a power loss could take back a size that the superblock already names.
-        guard ftruncate(fileDescriptor, newSize) == 0, fsync(fileDescriptor) == 0 else {
-            let code = errno
-            throw StoreFileError(
-                .grow, path,
-                code == EFBIG
-                    ? .tooLarge(newByteCount) : StoreFileError.reason(of: code, action: .grow))
+        if newByteCount > byteCount {
+            guard ftruncate(fileDescriptor, newSize) == 0 else {
+                let code = errno
+                throw StoreFileError(
+                    .grow, path,
+                    code == EFBIG
+                        ? .tooLarge(newByteCount) : StoreFileError.reason(of: code, action: .grow))
+            }
         }
-        size.store(newByteCount, ordering: .relaxed)
+        // Else a power loss could take back a size that the superblock already names. Also when an
+        // attempt that failed has left the size; and what fails here the kernel tells nobody else.
+        let result = syncs.judge(fsync(fileDescriptor) == 0 ? 0 : -Int(errno))
+        guard result == 0 else {
+            throw StoreFileError(
+                .grow, path, StoreFileError.reason(of: Int32(-result), action: .grow))
+        }
+        size.store(max(newByteCount, byteCount), ordering: .relaxed)
     }
 }
