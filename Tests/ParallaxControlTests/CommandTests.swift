@@ -102,6 +102,9 @@ import Testing
                 ]
             },
             "\(outcome.text)")
+        #expect(!outcome.text.contains(" more "))
+        outcome.lostLeftOut = 7
+        #expect(outcome.text.contains("\nand 7 more runs of blocks\n"))
     }
 
     @Test("a daemon that gives no answer in time is said to be at it")

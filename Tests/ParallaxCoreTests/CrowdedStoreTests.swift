@@ -70,6 +70,30 @@ struct CrowdedStoreTests {
     }
 
     /// The log since the last checkpoint is cleaned only when somebody waits; all that is dead may be in it.
+    @Test("a cold extent in which everything has died is given up for those who wait")
+    func deadColdExtent() throws {
+        let store = try SmallStore(sizeBytes: 64 << 20, nodeFrames: 2048)
+        try store.create("disk", blocks: 4096)
+        for block in UInt64(0)..<1024 { try store.write("disk", block..<block + 1) }
+        for block in UInt64(0)..<1024 where block % 8 != 0 {
+            try store.write("disk", block..<block + 1)
+        }
+        try store.clean()
+        let before = store.look { $0.openColdExtent }
+        #expect(before.map { $0.live > 0 } == true)
+        try store.discard("disk", 0..<4096)
+        #expect(store.look { $0.openColdExtent }?.live == 0)
+        let isGivenUp = store.mislead { $0.cleanForWaiting() }
+        #expect(isGivenUp)
+        try store.checkpoint()
+        let isThere = store.look { engine in
+            before.map { engine.forest.extents.contains($0.number) } ?? true
+        }
+        #expect(!isThere)
+        try store.write("disk", 0..<64)
+        #expect(try store.compare(within: 0..<1024) == SmallStore.Comparison())
+    }
+
     @Test("what has died since the last checkpoint is won back before a write is refused")
     func youngDead() throws {
         let store = try SmallStore(sizeBytes: 64 << 20, nodeFrames: 2048)
@@ -294,5 +318,12 @@ extension Engine {
         for number in cleaner.spares { forest.extents.remove(number) }
         cleaner.spares.removeAll()
         if cleaner.isColdOpen { cleaner.cold.filled = superblock.extentBlocks - 1 }
+    }
+}
+
+extension Engine {
+    /// The one that the cleaner is filling.
+    fileprivate var openColdExtent: ExtentTable.Extent? {
+        cleaner.isColdOpen ? forest.extents.find(cleaner.cold.newest) : nil
     }
 }

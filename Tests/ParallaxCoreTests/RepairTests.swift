@@ -87,6 +87,22 @@ struct RepairTests {
         #expect(report.findings.map(\.structure) == [.data])
     }
 
+    @Test("of more losses than can be listed the rest is counted; heads and snapshots apart")
+    func manyLosses() throws {
+        let store = try CheckTests.makeStore()
+        for block in [2, 4, 6] as [UInt64] {
+            store.device.rot(at: try #require(store.offset(of: block, in: "gold")), bit: 1)
+        }
+        let all = check(store.device).losses
+        var options = SmallStore.checkOptions
+        options.lossesKept = 2
+        let report = StoreCheck.run(medium: store.device, options: options)
+        #expect(report.losses.count(where: { $0.snapshotName == nil }) == 2)
+        #expect(report.losses.count(where: { $0.snapshotName != nil }) == 2)
+        #expect(report.lossesLeftOut == all.count - 4)
+        #expect(report.losses.allSatisfy(all.contains))
+    }
+
     @Test("a log whose middle is damaged is cut there, and what is lost is listed")
     func cutLog() throws {
         let store = try CheckTests.makeStore()

@@ -31,6 +31,30 @@ struct ScrubTests {
         #expect(read <= (1 << 20) / 2 + UInt64(2 * Scrubber.pieceBlocks * blockBytes))
     }
 
+    @Test("a slow one gets on however fast turns follow each other")
+    func slow() throws {
+        let store = try CheckTests.makeStore()
+        store.startScrub(bytesPerSecond: 4096)
+        // Ten seconds in turns of 20 microseconds, in each of which a twelfth of a byte may be read.
+        for _ in 0..<500_000 { store.mislead { $0.turn(nowNanoseconds: $0.now + 20_000) } }
+        store.step()
+        store.step()
+        #expect(store.scrubbedBytes > 0)
+    }
+
+    @Test("a damaged block that very many have is told with some of them, and how many there are")
+    func manyOwners() throws {
+        let store = try CheckTests.makeStore()
+        for number in 0..<40 { try store.snapshot("gold", "s\(number)") }
+        let offset = try #require(store.offset(of: 2, in: "gold"))
+        store.device.rot(at: offset, bit: 1)
+        store.startScrub(bytesPerSecond: 64 << 20)
+        _ = try store.finishScrub()
+        // gold, copy, two snapshots of before, and these.
+        let text = store.scrubFindings().first ?? ""
+        #expect(text.contains(" and 28 more is damaged"), "\(text)")
+    }
+
     @Test("goes on from where it was interrupted, in another opening as well")
     func resumes() throws {
         let store = try CheckTests.makeStore()

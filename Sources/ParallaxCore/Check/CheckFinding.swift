@@ -96,6 +96,8 @@ package struct CheckReport: Sendable {
     package var superblock: Superblock?
     package var findings: [CheckFinding] = []
     package var losses: [CheckLoss] = []
+    /// More of them than are listed.
+    package var lossesLeftOut = 0
     package var statistics = Statistics()
     /// A daemon was writing to the store: only its last checkpoints were looked at.
     package var isLive = false
@@ -110,6 +112,7 @@ package struct CheckReport: Sendable {
     mutating func add(_ other: CheckReport) {
         findings += other.findings
         losses += other.losses
+        lossesLeftOut += other.lossesLeftOut
         statistics.vdis += other.statistics.vdis
         statistics.snapshots += other.statistics.snapshots
         statistics.nodes += other.statistics.nodes

@@ -60,7 +60,7 @@ extension Engine {
     private func settle(
         _ owner: RecordOwner, _ summary: TreeWalk.Summary, _ walk: inout TreeWalk
     ) {
-        let isPartial = summary.damage.contains { $0.reason == .node } || walk.deletion != nil
+        let isPartial = summary.damage?.hasLostNodes ?? false || walk.deletion != nil
         if let row = owner.row {
             walk.versions[row, default: TreeWalk.Account()].allocated = summary.mapped
             walk.versions[row]?.isPartial = isPartial
@@ -68,16 +68,18 @@ extension Engine {
             walk.heads[handle, default: TreeWalk.Account()].allocated = summary.mapped
             walk.heads[handle]?.isPartial = isPartial
         }
-        for damage in summary.damage { noteLoss(damage, of: owner, &walk) }
+        if let damage = summary.damage { noteLosses(damage, of: owner, &walk) }
     }
 
     /// Only what people can see is lost to them.
-    private func noteLoss(
-        _ damage: TreeWalk.Damage, of owner: RecordOwner, _ walk: inout TreeWalk
+    private func noteLosses(
+        _ damage: TreeDamage, of owner: RecordOwner, _ walk: inout TreeWalk
     ) {
         var loss = CheckLoss(
-            vdi: VDIIdentifier(0), vdiName: "", snapshotName: nil, firstBlock: damage.firstBlock,
-            blockCount: damage.count, reason: damage.reason)
+            vdi: VDIIdentifier(0), vdiName: "", snapshotName: nil, firstBlock: 0, blockCount: 0,
+            reason: .data)
+        // What lies behind the end of the disk is nobody's.
+        var end = UInt64.max
         if let row = owner.row {
             guard catalog.isVisible(row) else { return }
             loss.vdi = catalog.versions[row].vdi
@@ -85,13 +87,17 @@ extension Engine {
         } else if let handle = owner.handle {
             guard !catalog.vdis[handle].isDeleting else { return }
             loss.vdi = catalog.vdis[handle].identifier
-            // What lies behind the end of the disk is nobody's.
-            let end = catalog.vdis[handle].sizeBlocks
-            guard loss.firstBlock < end else { return }
-            loss.blockCount = min(loss.blockCount, end - loss.firstBlock)
+            end = catalog.vdis[handle].sizeBlocks
         }
         loss.vdiName = name(of: loss.vdi)
-        walk.losses.append(loss)
+        let room = walk.lossRoom(ofHeads: owner.handle != nil)
+        for run in damage.runs(atMost: room) where run.firstBlock < end {
+            loss.firstBlock = run.firstBlock
+            loss.blockCount = min(run.count, end - run.firstBlock)
+            loss.reason = run.reason
+            walk.add(loss)
+        }
+        walk.lossesLeftOut += max(0, damage.runCount - room)
     }
 
     func describe(_ owner: RecordOwner) -> String {
@@ -220,9 +226,9 @@ extension Engine {
                     + "\(place.extent.rawValue) \(fault): blocks \(summary.firstBlock) to \(last) of "
                     + "\(whose) cannot be had."))
         var lost = summary
-        lost.damage = [
-            TreeWalk.Damage(firstBlock: summary.firstBlock, count: count, reason: .node)
-        ]
+        lost.damage = TreeDamage(runs: [
+            TreeDamage.Run(firstBlock: summary.firstBlock, count: count, reason: .node)
+        ])
         return lost
     }
 
@@ -239,6 +245,7 @@ extension Engine {
                 && isInStore(forest.place(of: entry.address))
         }
         let fetched = fetch(wanted, medium: medium)
+        var damaged: [TreeDamage] = []
         var position = 0
         for slot in 0..<radixFanout where !entries[slot].isHole {
             let entry = entries[slot]
@@ -251,8 +258,9 @@ extension Engine {
                 entry, content: content, level: level - 1, block: block + UInt64(slot) * width,
                 &walk, medium: medium)
             summary.mapped += below.mapped
-            summary.damage += below.damage
+            if let damage = below.damage { damaged.append(damage) }
         }
+        summary.damage = TreeDamage.joined(damaged)
         return summary
     }
 
@@ -279,30 +287,32 @@ extension Engine {
             }
         }
         walk.dataBlocks += UInt64(fresh.count)
-        var news: [TreeWalk.Damage] = []
+        var damaged: [TreeDamage.Run] = []
+        var news: [TreeDamage.Run] = []
         if walk.verifiesData { verify(fresh, &walk, medium: medium) }
         for (slot, entry) in entries.enumerated() where !entry.isHole {
             summary.mapped += 1
             let place = forest.place(of: entry.address)
             guard !isInStore(place) || walk.badPlaces.contains(place.rawValue) else { continue }
-            extend(&summary.damage, block + UInt64(slot))
+            extend(&damaged, block + UInt64(slot))
             // Each is told once; who else has it is in the list of losses.
             if isFresh[slot] || !isInStore(place) { extend(&news, block + UInt64(slot)) }
         }
-        for damage in news { noteData(damage, &walk) }
+        if !damaged.isEmpty { summary.damage = TreeDamage(runs: damaged) }
+        for run in news { noteData(run, &walk) }
         walk.progress(walk.dataBlocks)
         return summary
     }
 
-    private func extend(_ damage: inout [TreeWalk.Damage], _ block: UInt64) {
-        if let last = damage.last, last.firstBlock + last.count == block {
-            damage[damage.count - 1].count += 1
+    private func extend(_ runs: inout [TreeDamage.Run], _ block: UInt64) {
+        if let last = runs.last, last.firstBlock + last.count == block {
+            runs[runs.count - 1].count += 1
         } else {
-            damage.append(TreeWalk.Damage(firstBlock: block, count: 1, reason: .data))
+            runs.append(TreeDamage.Run(firstBlock: block, count: 1, reason: .data))
         }
     }
 
-    private func noteData(_ damage: TreeWalk.Damage, _ walk: inout TreeWalk) {
+    private func noteData(_ damage: TreeDamage.Run, _ walk: inout TreeWalk) {
         let whose = walk.owner.map { describe($0) } ?? ""
         let last = damage.firstBlock + damage.count - 1
         walk.findings.append(

@@ -18,6 +18,9 @@ package struct StoreCheck {
         package var nodeCacheBytes = 64 << 20
         /// No two VDIs have one name: the daemon's control plane sees to that, no engine does.
         package var namesAreUnique = true
+        /// LIMIT: losses of heads that a shard's part of the report lists, and as many of snapshots;
+        /// more are only counted.
+        package var lossesKept = 100_000
 
         package init() {}
     }
@@ -127,7 +130,8 @@ extension Engine {
         let streamCount = Int(superblock.streamCount)
         let progress = check.progress
         var walk = TreeWalk(
-            verifiesData: check.options.verifiesData && !check.options.isLive
+            verifiesData: check.options.verifiesData && !check.options.isLive,
+            lossesKept: check.options.lossesKept
         ) { done in
             progress(
                 StoreCheck.Progress(
@@ -139,6 +143,7 @@ extension Engine {
         var part = CheckReport()
         part.findings = (inspection?.findings ?? []) + walk.findings
         part.losses = (inspection?.losses ?? []) + walk.losses
+        part.lossesLeftOut = walk.lossesLeftOut
         part.statistics.nodes = walk.liveNodes
         part.statistics.dataBlocks = walk.dataBlocks
         part.statistics.verifiedBlocks = walk.verifiedBlocks

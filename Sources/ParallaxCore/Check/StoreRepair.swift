@@ -114,7 +114,7 @@ extension StreamOpening {
     fileprivate func mend(
         on medium: some StoreMedium, _ slots: inout SlotAllocator
     ) throws(StoreError) {
-        var walk = TreeWalk(verifiesData: false) { _ in }
+        var walk = TreeWalk(verifiesData: false, lossesKept: 0) { _ in }
         engine.walkTrees(&walk, medium: medium)
         engine.notePages(&walk)
         if let clash = walk.clash {

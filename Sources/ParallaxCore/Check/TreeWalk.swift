@@ -8,21 +8,16 @@
 ///   versions, parents before children       a block that is new to the walk was born in the version
 ///   s1 --- s2 --- s3 --- head               that is being walked: so births are counted as well
 /// ```
-/// Memory: one bit for each block of the stream's extents, and some 60 bytes for each node.
+/// Memory: one bit for each block of the stream's extents, some 60 bytes for each node, and 8 for each
+/// damaged one among those below it.
 struct TreeWalk {
-    /// A run of blocks of a disk that cannot be read.
-    struct Damage: Equatable {
-        var firstBlock: UInt64
-        var count: UInt64
-        var reason: CheckLoss.Reason
-    }
-
     /// What is below a node. Nodes stand at the same place in every tree that has them.
     struct Summary {
         var level: Int
         var firstBlock: UInt64
         var mapped: UInt64 = 0
-        var damage: [Damage] = []
+        /// nil: none.
+        var damage: TreeDamage?
     }
 
     /// What the books should say of a version or a head.
@@ -34,6 +29,7 @@ struct TreeWalk {
     }
 
     let verifiesData: Bool
+    let lossesKept: Int
     /// By the raw address of the node, resident ones included.
     var nodes: [UInt64: Summary] = [:]
     /// One bit for each block, by extent number.
@@ -46,7 +42,9 @@ struct TreeWalk {
     var heads: [Int: Account] = [:]
     var versions: [Int: Account] = [:]
     var findings: [CheckFinding] = []
-    var losses: [CheckLoss] = []
+    private(set) var losses: [CheckLoss] = []
+    private var snapshotLossCount = 0
+    var lossesLeftOut = 0
     /// A node could not be read: what it leads to is not known.
     var hasLostNodes = false
     /// The first case of a block that is used as two things, or that nobody owns: no repair knows what
@@ -66,8 +64,9 @@ struct TreeWalk {
     var hasToldSharing = false
     var progress: (UInt64) -> Void
 
-    init(verifiesData: Bool, progress: @escaping (UInt64) -> Void) {
+    init(verifiesData: Bool, lossesKept: Int, progress: @escaping (UInt64) -> Void) {
         self.verifiesData = verifiesData
+        self.lossesKept = lossesKept
         self.progress = progress
     }
 
@@ -80,6 +79,16 @@ struct TreeWalk {
         guard old & mask == 0 else { return false }
         found[place.extent.rawValue, default: empty()][word] = old | mask
         return true
+    }
+
+    /// How many more losses of heads, or of snapshots, are listed.
+    func lossRoom(ofHeads: Bool) -> Int {
+        lossesKept - (ofHeads ? losses.count - snapshotLossCount : snapshotLossCount)
+    }
+
+    mutating func add(_ loss: CheckLoss) {
+        losses.append(loss)
+        if loss.snapshotName != nil { snapshotLossCount += 1 }
     }
 
     mutating func noteClash(_ finding: CheckFinding) {

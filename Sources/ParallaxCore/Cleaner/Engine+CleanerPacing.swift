@@ -212,6 +212,7 @@ extension Engine {
 
     /// Somebody waits for space that only cleaning can give. False: it cannot.
     mutating func cleanForWaiting() -> Bool {
+        if giveUpDeadColdExtent() { return true }
         guard mayGainByCleaning else { return false }
         cleaner.pacing.hopelessAt = nil
         cleaner.pacing.isUrgent = true

@@ -120,6 +120,16 @@ extension Engine {
         return true
     }
 
+    /// All that was moved into the open cold extent has died: it is worth more as a slot than for the room
+    /// that it has left. False: it is not so.
+    mutating func giveUpDeadColdExtent() -> Bool {
+        guard cleaner.isColdOpen, cleaner.isQuiet, cleaner.cold.filled > 0,
+            let extent = forest.extents.find(cleaner.cold.newest), extent.live == 0
+        else { return false }
+        sealColdExtent()
+        return true
+    }
+
     private mutating func sealColdExtent() {
         forest.extents.setState(cleaner.cold.newest, .sealed)
         // Younger than any checkpoint that has begun: those do not know what is in it.

@@ -141,7 +141,7 @@ extension Engine {
         guard let slot else {
             // The first time in a while the other streams are given time to return what they can.
             if wasRefusedExtent && now < nextExtentRetry { return }
-            let isRepeated = wasRefusedExtent && now < nextExtentRetry + Self.refusalNanoseconds
+            let isRepeated = wasRefusedExtent && now < nextExtentRetry + refusalNanoseconds
             if !isRepeated { refusedSince = now }
             isStoreFull = isRepeated && now >= refusedSince + peerPatience
             nextExtentRetry = now + (isStoreFull ? Self.fullNanoseconds : Self.retryNanoseconds)
@@ -186,8 +186,9 @@ extension Engine {
     /// How long the store counts as full, and how soon the allocator is asked again before it does.
     private static let fullNanoseconds: UInt64 = 50_000_000
     private static let retryNanoseconds: UInt64 = 5_000_000
-    /// How long a refusal says something of the next one.
-    private static let refusalNanoseconds: UInt64 = 200_000_000
+    /// How long a refusal says something of the next one: one is asked for in each turn, and a turn of a
+    /// full store may look at all extents.
+    private var refusalNanoseconds: UInt64 { 200_000_000 + UInt64(forest.extents.count) * 100 }
 
     /// Somebody waits for the other streams to return slots: of those nobody tells.
     package var isWaitingForPeers: Bool {

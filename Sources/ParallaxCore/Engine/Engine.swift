@@ -223,7 +223,7 @@ extension Engine {
     /// What the device says to one command.
     package mutating func complete(_ completion: StoreCompletion) {
         guard let tag = CommandTag(rawValue: completion.tag) else { return }
-        if completion.result < 0 { counters.deviceErrors += 1 }
+        if completion.isDeviceError { counters.deviceErrors += 1 }
         switch tag.activity {
         case .part: completePartRead(tag.index, result: completion.result)
         case .node: completeNodeLoad(tag.index, result: completion.result)

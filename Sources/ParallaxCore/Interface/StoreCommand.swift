@@ -52,4 +52,8 @@ package struct StoreCompletion: BitwiseCopyable {
         self.tag = tag
         self.result = result
     }
+
+    /// The device has failed. Not when the memory is gone that was to be read into (EFAULT): a guest may
+    /// have taken it away.
+    var isDeviceError: Bool { result < 0 && result != -14 }
 }

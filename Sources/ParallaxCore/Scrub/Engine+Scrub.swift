@@ -262,7 +262,7 @@ extension Engine {
             }
             if let label {
                 switch holds(probe, inquiry) {
-                case .some(true): inquiry.owners.append(label)
+                case .some(true): inquiry.add(label)
                 case .some(false): break
                 case .none where inquiry.attempts < Self.turnsPerTree:
                     scrubber.inquiry?.attempts += 1
@@ -292,10 +292,8 @@ extension Engine {
 
     private mutating func finish(_ inquiry: ScrubInquiry) {
         scrubber.inquiry = nil
-        let whose =
-            inquiry.owners.isEmpty ? "nobody any more" : inquiry.owners.joined(separator: ", ")
         note(
-            "block \(inquiry.block) (at byte \(inquiry.block * UInt64(blockBytes))) of \(whose) is "
+            "block \(inquiry.block) (at byte \(inquiry.block * UInt64(blockBytes))) of \(inquiry.whose) is "
                 + "damaged (block \(inquiry.place.block) of extent \(inquiry.place.extent.rawValue)): "
                 + "reads of it report an error")
     }

@@ -37,6 +37,8 @@ struct Scrubber: ~Copyable {
     static let pieceBlocks = 64
     /// LIMIT: findings that wait for somebody to take them; more are only counted.
     static let findingsKept = 256
+    /// LIMIT: time without a turn that earns something. With it `reckon` cannot overflow below 180 GB/s.
+    private static let creditNanoseconds: UInt64 = 100_000_000
 
     var status = ScrubStatus()
     var bytesPerSecond: UInt64 = 0
@@ -73,11 +75,13 @@ struct Scrubber: ~Copyable {
 
     /// More may be read as time goes by; never more at once than in a tenth of a second.
     mutating func reckon(now: UInt64) {
-        let passed = min(now - min(now, reckonedAt), 1_000_000_000)
-        reckonedAt = now
-        credit += Int64(bytesPerSecond / 1000 * passed / 1_000_000)
+        let start = min(now, max(reckonedAt, now - min(now, Self.creditNanoseconds)))
+        let earned = bytesPerSecond * (now - start) / 1_000_000_000
+        // Turns may follow each other so fast that none earns a byte: their time counts later.
+        guard earned > 0 else { return }
+        reckonedAt = start + earned * 1_000_000_000 / bytesPerSecond
         let most = max(Int64(bytesPerSecond / 10), Int64(Self.pieceBlocks * blockBytes))
-        credit = min(credit, most)
+        credit = min(credit + Int64(earned), most)
     }
 }
 
@@ -90,5 +94,22 @@ struct ScrubInquiry {
     var handle = 0
     var row = 0
     var attempts = 0
+    /// The first of those that have it, and how many there are: a million snapshots may.
     var owners: [String] = []
+    var ownerCount = 0
+
+    /// LIMIT: owners that a finding names.
+    private static let ownersNamed = 16
+
+    mutating func add(_ owner: String) {
+        ownerCount += 1
+        if owners.count < Self.ownersNamed { owners.append(owner) }
+    }
+
+    var whose: String {
+        guard ownerCount > 0 else { return "nobody any more" }
+        let named = owners.joined(separator: ", ")
+        let others = ownerCount - owners.count
+        return others > 0 ? "\(named) and \(others) more" : named
+    }
 }

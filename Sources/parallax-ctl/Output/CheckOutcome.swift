@@ -49,6 +49,8 @@ struct CheckOutcome: Encodable {
     /// What a repair has mended, or would.
     var mended: [Finding] = []
     var lost: [Loss]
+    /// Runs of blocks that are lost, too, and not listed: there are too many.
+    var lostLeftOut: Int
 
     enum CodingKeys: String, CodingKey {
         case path
@@ -68,6 +70,7 @@ struct CheckOutcome: Encodable {
         case findings
         case mended
         case lost
+        case lostLeftOut = "lost_left_out"
     }
 
     init(path: String, report: CheckReport, verifiesData: Bool) {
@@ -86,6 +89,7 @@ struct CheckOutcome: Encodable {
         replayedChunks = report.statistics.replayedChunks
         findings = report.findings.map(Finding.init)
         lost = report.losses.map(Loss.init)
+        lostLeftOut = report.lossesLeftOut
     }
 
     /// `self` is what is left after the repair of what `before` found.
@@ -145,6 +149,7 @@ extension CheckOutcome {
         for finding in mended { text += "mended: \(finding.message)\n" }
         for finding in findings { text += "\(finding.severity): \(finding.message)\n" }
         if !lost.isEmpty { text += "\n\(lossTable)\n" }
+        if lostLeftOut > 0 { text += "and \(lostLeftOut) more runs of blocks\n" }
         return text + verdict + "\n"
     }
 
