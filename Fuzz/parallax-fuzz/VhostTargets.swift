@@ -230,7 +230,7 @@ enum InflightContents {
                     input.byte()
             }
             for head in 0..<UInt16(16) where input.byte() & 1 != 0 { area.mark(head) }
-            precondition(area.give(front) == 0, "the device's own area is refused")
+            precondition(area.giveWhatever(front), "taken or refused for no good reason")
             queue.start(at: UInt16(truncatingIfNeeded: input.word()))
             scene.rig.isHolding = input.byte() & 1 != 0
             queue.nextDescriptor = 0

@@ -67,10 +67,16 @@ static int replace_at(uintptr_t address) {
 
 // mmap is no more than a system call, so it may be called here.
 static void on_bus_error(int number, siginfo_t *info, void *context) {
-    int saved = errno;
-    int is_replaced = info->si_code == BUS_ADRERR && replace_at((uintptr_t)info->si_addr);
-    errno = saved;
     (void)context;
+    // Faulty memory that nobody has touched: who does is told by BUS_MCEERR_AR.
+    if (info->si_code == BUS_MCEERR_AO) return;
+    // The page has gone, or its memory is faulty and this thread was about to use it. The kernel
+    // sends the latter only where the instruction can run again, and the address may be that of
+    // the huge page: the instruction then meets the empty file next, and tells its own.
+    int is_ours = info->si_code == BUS_ADRERR || info->si_code == BUS_MCEERR_AR;
+    int saved = errno;
+    int is_replaced = is_ours && replace_at((uintptr_t)info->si_addr);
+    errno = saved;
     // Not ours: the instruction runs again and meets whoever was in charge before.
     if (!is_replaced) sigaction(number, &previous, NULL);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-// Memory that is mapped from somebody else's file can vanish: the file is cut, or its huge pages
-// run out. The kernel then sends SIGBUS to whoever touches it. A guard turns that into memory that
-// forgets, and a mark, so that one peer cannot end the process.
+// Memory that is mapped from somebody else's file can vanish: the file is cut, its huge pages run
+// out, or the machine finds the memory faulty. The kernel then sends SIGBUS to whoever touches it.
+// A guard turns that into memory that forgets, and a mark, so that neither a peer nor a bad page
+// under one can end the process.
 
 #ifndef PARALLAX_GUARDS_H
 #define PARALLAX_GUARDS_H

@@ -21,7 +21,9 @@ extension Shard where ShardReactor: ~Copyable {
         let opened = try open(version, .vhost, readOnly: readOnly)
         let export = VhostExport(
             name: name, sectors: sizeBytes / UInt64(sectorBytes), readOnly: readOnly,
-            socketPath: path)
+            socketPath: path,
+            identity: VhostDiskIdentity(
+                store: engine.superblock.uuid, version: version.rawValue))
         do throws(VhostError) {
             sessions.insert(
                 opened.session,

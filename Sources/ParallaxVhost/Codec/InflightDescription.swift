@@ -54,8 +54,10 @@ package struct InflightDescription: BitwiseCopyable, Equatable, Sendable {
 ///   entry:   0          1         6      8
 ///            | inflight | padding | next | counter u64 |      16 bytes
 ///
-///   settings:   0       8            9
-///               | magic | writeback  |                        ours: see `settingsOffset`
+///   settings, ours: see `settingsOffset`
+///   0       8           9         16      24      40        48      64
+///   | magic | writeback | padding | magic | store | version | zeroes |
+///     u64     u8                    u64     UUID    u64: `VhostDiskIdentity`
 /// ```
 package struct InflightLayout: BitwiseCopyable, Equatable, Sendable {
     package static let headerByteCount = 16
@@ -72,8 +74,15 @@ package struct InflightLayout: BitwiseCopyable, Equatable, Sendable {
     package static let counterOffset = 8
 
     /// "PLXWCE", and the layout's number.
-    package static let settingsMagic: UInt64 = 0x0001_4543_5758_4c50
+    package static let writebackMagic: UInt64 = 0x0001_4543_5758_4c50
     package static let writebackOffset = 8
+    /// "PLXDSK", and the layout's number. The disk has a magic of its own, so that a daemon that
+    /// does not know it goes on with the rest, and its areas are known by its absence.
+    package static let diskMagic: UInt64 = 0x0001_4b53_4458_4c50
+    package static let diskMagicOffset = 16
+    package static let storeOffset = 24
+    package static let diskVersionOffset = 40
+    package static let settingsByteCount = 64
 
     package let queueCount: Int
     package let queueSize: Int
@@ -99,8 +108,9 @@ package struct InflightLayout: BitwiseCopyable, Equatable, Sendable {
     package var queuesByteCount: Int { queueCount * queueByteCount }
 
     /// The back end decides how long the area is, so what it must not forget goes behind the
-    /// queues: a front end that connects again does not repeat the guest's choice of writeback.
+    /// queues: a front end that connects again does not repeat the guest's choice of writeback, nor
+    /// say which disk the guest had.
     package var settingsOffset: Int { queuesByteCount }
 
-    package var byteCount: Int { queuesByteCount + Self.alignment }
+    package var byteCount: Int { queuesByteCount + Self.settingsByteCount }
 }

@@ -86,22 +86,9 @@ struct InflightArea: ~Copyable {
             base: base + layout.offset(ofQueue: queue), entryCount: UInt16(layout.queueSize))
     }
 
-    /// The guest's choice, if an earlier connection left it here.
-    func loadWriteback() -> Bool? {
-        guard hasSettings else { return nil }
-        let settings = base + layout.settingsOffset
-        guard parallax_load_acquire_u64(settings) == InflightLayout.settingsMagic else {
-            return nil
-        }
-        return parallax_load_relaxed_u8(settings + InflightLayout.writebackOffset) != 0
-    }
-
-    func storeWriteback(_ isOn: Bool) {
-        guard hasSettings else { return }
-        let settings = base + layout.settingsOffset
-        parallax_store_relaxed_u8(settings + InflightLayout.writebackOffset, isOn ? 1 : 0)
-        // ORDER: the choice comes before the mark that says that there is one.
-        parallax_store_release_u64(settings, InflightLayout.settingsMagic)
+    /// nil: another back end made the area, and it ends with the queues.
+    var settings: InflightSettings? {
+        hasSettings ? InflightSettings(base: base + layout.settingsOffset) : nil
     }
 }
 

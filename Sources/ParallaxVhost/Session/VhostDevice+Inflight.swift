@@ -31,17 +31,33 @@ extension VhostDevice {
         guard let area = InflightArea(description, file: file) else {
             return .rejected(.inflightAreaRejected)
         }
+        guard serves(area.settings) else { return .rejected(.inflightAreaRejected) }
         publishAll()
         for index in 0..<VhostLimits.queueCountMax {
             queues[index].tracking = InflightTracking(in: area.queue(index))
         }
         // What is kept there was chosen by the guest of this front end, whoever served it then.
-        if let kept = area.loadWriteback() {
+        if let kept = area.settings?.loadWriteback() {
             state.isWriteback = kept
         } else {
-            area.storeWriteback(state.isWriteback)
+            area.settings?.storeWriteback(state.isWriteback)
         }
         inflight = consume area
         return .done
+    }
+
+    /// Whether the guest that the area belongs to may go on here. Other disks may have been served
+    /// at the same path before: a running guest has its disk's files in memory, and the area its
+    /// unanswered writes, and neither may come to this disk. An area that no disk is named in is
+    /// new, or an older daemon made it.
+    private mutating func serves(_ settings: InflightSettings?) -> Bool {
+        guard let settings, let attached = export.identity else { return true }
+        guard let kept = settings.loadDisk() else {
+            settings.storeDisk(attached)
+            return true
+        }
+        guard kept != attached else { return true }
+        give(.areaOfAnotherDisk(kept, attached: attached))
+        return false
     }
 }

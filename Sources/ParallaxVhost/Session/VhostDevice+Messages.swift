@@ -143,7 +143,7 @@ extension VhostDevice {
             access.flags == 0, access.firstByte <= 1
         else { return .rejected(.configAccess) }
         state.isWriteback = access.firstByte == 1
-        inflight?.storeWriteback(state.isWriteback)
+        inflight?.settings?.storeWriteback(state.isWriteback)
         return .done
     }
 }

@@ -12,12 +12,18 @@ package struct VhostExport: Sendable {
     package var sectors: UInt64
     package var readOnly: Bool
     package var socketPath: String
+    /// What a guest that goes on must find again. nil: a disk that no other is told from.
+    package var identity: VhostDiskIdentity?
 
-    package init(name: String, sectors: UInt64, readOnly: Bool, socketPath: String) {
+    package init(
+        name: String, sectors: UInt64, readOnly: Bool, socketPath: String,
+        identity: VhostDiskIdentity? = nil
+    ) {
         self.name = name
         self.sectors = sectors
         self.readOnly = readOnly
         self.socketPath = socketPath
+        self.identity = identity
     }
 }
 

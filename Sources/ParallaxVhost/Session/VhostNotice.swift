@@ -10,6 +10,8 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
     case unsupportedRequest(UInt32)
     case memoryRejected(MemoryFault)
     case memoryVanished
+    /// The front end's guest goes on, and not with this disk.
+    case areaOfAnotherDisk(VhostDiskIdentity, attached: VhostDiskIdentity)
     case strangeFile
     case heldUp
     case refusedAsBarred
@@ -43,7 +45,12 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
         case .memoryRejected(let fault):
             "a region of guest memory was refused (\(fault))"
         case .memoryVanished:
-            "the file behind the guest's memory was cut; disconnected the front end"
+            "the file behind the guest's memory was cut, or the memory is faulty; disconnected "
+                + "the front end"
+        case .areaOfAnotherDisk(let kept, let attached):
+            "the front end's guest is in the middle of its work with disk \(kept), and disk "
+                + "\(attached) is attached here; refused it; attach the guest's disk at this "
+                + "path, or reset the guest"
         case .strangeFile:
             "the front end sent a file that is neither memory (memfd, tmpfs, hugetlbfs) nor an "
                 + "eventfd; disconnected it; give the guest shared memory of such a kind"
@@ -77,6 +84,7 @@ package enum VhostNotice: BitwiseCopyable, Sendable {
         case .strangeFile: 1 << 24
         case .heldUp: 1 << 25
         case .refusedAsBarred: 1 << 26
+        case .areaOfAnotherDisk: 1 << 27
         case .queueBroken(let queue, _): 1 << (8 + UInt64(queue))
         case .tookOver(let queue, _): 1 << (32 + UInt64(queue))
         }

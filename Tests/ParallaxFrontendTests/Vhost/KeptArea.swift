@@ -3,6 +3,7 @@
 
 import CLinux
 import Glibc
+import ParallaxCore
 import ParallaxVhost
 
 /// An in-flight area in the hands of a front end, which can read and change all of it.
@@ -75,6 +76,45 @@ final class KeptArea {
     }
 
     var markedHeads: [UInt16] { (0..<UInt16(layout.queueSize)).filter(isMarked) }
+
+    // MARK: Settings
+
+    /// The disk that is named in it, as the daemon reads it. nil makes an area of a daemon that
+    /// named none.
+    var disk: VhostDiskIdentity? {
+        get {
+            guard load(InflightLayout.diskMagicOffset) == InflightLayout.diskMagic else {
+                return nil
+            }
+            let store = StoreUUID(
+                high: load(InflightLayout.storeOffset), low: load(InflightLayout.storeOffset + 8))
+            return VhostDiskIdentity(store: store, version: load(InflightLayout.diskVersionOffset))
+        }
+        set {
+            store(newValue?.store.high ?? 0, InflightLayout.storeOffset)
+            store(newValue?.store.low ?? 0, InflightLayout.storeOffset + 8)
+            store(newValue?.version ?? 0, InflightLayout.diskVersionOffset)
+            store(newValue == nil ? 0 : InflightLayout.diskMagic, InflightLayout.diskMagicOffset)
+        }
+    }
+
+    private func load(_ offset: Int) -> UInt64 {
+        memory.load(fromByteOffset: layout.settingsOffset + offset, as: UInt64.self)
+    }
+
+    private func store(_ value: UInt64, _ offset: Int) {
+        memory.storeBytes(
+            of: value, toByteOffset: layout.settingsOffset + offset, as: UInt64.self)
+    }
+
+    /// Gives an area of any content: a device refuses another disk's and takes all others. False
+    /// when it did anything else.
+    func giveWhatever(_ frontEnd: PretendedFrontEnd) -> Bool {
+        guard let kept = disk, kept != VhostRig.identity else { return give(frontEnd) == 0 }
+        guard give(frontEnd) == 1 else { return false }
+        disk = nil
+        return give(frontEnd) == 0
+    }
 
     /// All of it, with what is behind the queues.
     var bytes: UnsafeMutableRawBufferPointer {

@@ -24,12 +24,15 @@ final class VhostRig {
     /// Off for long runs, which would only collect memory.
     var isRecording = true
 
+    static let identity = VhostDiskIdentity(store: StoreUUID(high: 1, low: 2), version: 3)
+
     init(
         path: String, sectors: UInt64 = 2048, name: String = "disk", readOnly: Bool = false,
-        queueCapacity: Int = 256
+        queueCapacity: Int = 256, identity: VhostDiskIdentity = VhostRig.identity
     ) throws {
         let export = VhostExport(
-            name: name, sectors: sectors, readOnly: readOnly, socketPath: path)
+            name: name, sectors: sectors, readOnly: readOnly, socketPath: path,
+            identity: identity)
         device = .allocate(capacity: 1)
         do throws(VhostError) {
             device.initialize(to: try VhostDevice(session: 7, vdi: 3, export: export))

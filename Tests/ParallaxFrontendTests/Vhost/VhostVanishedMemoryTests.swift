@@ -70,6 +70,46 @@ struct VhostVanishedMemoryTests {
         #expect(Self.residentBytes(base, byteCount) <= 4 << 20)
     }
 
+    @Test("memory that the machine finds faulty is zeroes when it is used, and not before")
+    func faulty() throws {
+        let byteCount = 4 << 20
+        let file = parallax_memfd_create("faulty", Int64(byteCount))
+        defer { close(file) }
+        let mapped = mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
+        let base = try #require(mapped != MAP_FAILED ? mapped : nil)
+        defer { munmap(base, byteCount) }
+        let number = parallax_guard_add(base, byteCount)
+        try #require(number >= 0)
+        defer { _ = parallax_guard_remove(number) }
+        base.storeBytes(of: 7, as: UInt8.self)
+
+        // Action optional: also for a page that no guard has, which must not end the handler.
+        for place in [base, base + byteCount] {
+            try Self.deliverBusError(code: BUS_MCEERR_AO, place)
+        }
+        #expect(parallax_guard_is_hit(number) == 0)
+        #expect(base.load(as: UInt8.self) == 7)
+
+        try Self.deliverBusError(code: BUS_MCEERR_AR, base)
+        #expect(parallax_guard_is_hit(number) != 0)
+        #expect(base.load(as: UInt8.self) == 0)
+        // An address of another page than was touched leads on to that one.
+        base.storeBytes(of: 1, toByteOffset: byteCount - 1, as: UInt8.self)
+        #expect(base.load(fromByteOffset: byteCount - 1, as: UInt8.self) == 1)
+    }
+
+    /// What the kernel does at a fault in memory, which no test can have: it calls the handler.
+    private static func deliverBusError(code: Int, _ address: UnsafeMutableRawPointer) throws {
+        var installed = sigaction()
+        try #require(sigaction(SIGBUS, nil, &installed) == 0)
+        let handler = try #require(installed.__sigaction_handler.sa_sigaction)
+        var info = siginfo_t()
+        info.si_signo = SIGBUS
+        info.si_code = Int32(code)
+        info._sifields._sigfault.si_addr = address
+        handler(SIGBUS, &info, nil)
+    }
+
     private static func mappingCount(_ base: UnsafeMutableRawPointer, _ byteCount: Int) -> Int {
         let range = UInt(bitPattern: base)..<UInt(bitPattern: base) + UInt(byteCount)
         guard let maps = fopen("/proc/self/maps", "r") else { return .max }
