@@ -23,6 +23,9 @@ import Testing
         AttachmentRecord(
             identifier: VDIIdentifier(0xFFFF_0000_0000_0002), kind: .nbd,
             socketPath: nil, isReadOnly: false),
+        AttachmentRecord(
+            identifier: VDIIdentifier(0xFFFF_0000_0000_0003), kind: .xen,
+            socketPath: "/local/domain/0/backend/vbd/3/51712", isReadOnly: false),
     ]
 
     @Test("what was saved is loaded, in a private file whose directories are made")
@@ -33,6 +36,20 @@ import Testing
         #expect(permissions(file.path) == 0o600)
         #expect(permissions(directory.file("a")) == 0o700)
         #expect(!exists(file.path + ".new"))
+    }
+
+    @Test("a daemon that knows no Xen nodes passes over them, and its file is read")
+    func nodes() throws {
+        try file.save(Self.records)
+        let text = String(
+            decoding: try SmallFile.read(file.path, limitBytes: 1 << 20), as: UTF8.self)
+        let pieces = text.split(separator: "\"xen_nodes\"")
+        #expect(pieces.count == 2)
+        #expect(pieces.first?.contains("\"nbd\"") == true)
+        #expect(pieces.first?.contains("vbd/3") == false)
+        let old = #"{"version":2,"store":"uuid-1","attachments":[]}"#
+        try SmallFile.replace(file.path, with: Array(old.utf8))
+        #expect(try file.load().isEmpty)
     }
 
     @Test("a change that cannot be made durable is taken back, and only then nothing was changed")
@@ -89,6 +106,11 @@ import Testing
             {"version":1,"store":"uuid-1","attachments":[
             {"vdi":"0000000000000001","kind":"nbd","read_only":false},
             {"vdi":"0000000000000001","kind":"nbd","read_only":true}]}
+            """#,
+            #"""
+            {"version":2,"store":"uuid-1","attachments":[
+            {"vdi":"0000000000000001","kind":"nbd","read_only":false}],"xen_nodes":[
+            {"vdi":"0000000000000001","kind":"xen","socket":"/a","read_only":true}]}
             """#,
         ])
     func damaged(text: String) throws {

@@ -38,7 +38,10 @@ extension Shard where ShardReactor: ~Copyable {
         let session = opened.session
         let export = XenExport(
             name: name, sectors: sizeBytes / UInt64(sectorBytes), readOnly: attach.readOnly,
-            place: place)
+            place: place,
+            identity: XenDiskIdentity(
+                store: engine.superblock.uuid.description, version: attach.version.rawValue),
+            isRestored: !attach.isNew)
         do throws(XenError) {
             let library = try XenLibrary.load()
             sessions.insert(

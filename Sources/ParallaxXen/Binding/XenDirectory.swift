@@ -14,12 +14,19 @@ package struct XenDiskNode: Hashable, Sendable {
     package var readOnly: Bool
     /// False: its domain has gone, and the tool stack has left the node behind.
     package var hasFrontEnd: Bool
+    /// The disk that it was offered, as a `XenDiskIdentity` says it; nil before the first time. What
+    /// the name means may have changed since.
+    package var identity: String?
 
-    package init(path: String, vdi: String, readOnly: Bool, hasFrontEnd: Bool = true) {
+    package init(
+        path: String, vdi: String, readOnly: Bool, hasFrontEnd: Bool = true,
+        identity: String? = nil
+    ) {
         self.path = path
         self.vdi = vdi
         self.readOnly = readOnly
         self.hasFrontEnd = hasFrontEnd
+        self.identity = identity
     }
 }
 
@@ -65,7 +72,8 @@ package enum XenDirectory {
                     XenDiskNode(
                         path: path, vdi: String(params.dropFirst(XenDiskNode.scheme.count)),
                         readOnly: !mode.contains("w"),
-                        hasFrontEnd: hasFrontEnd ?? false))
+                        hasFrontEnd: hasFrontEnd ?? false,
+                        identity: try store.value("\(path)/\(XenDiskIdentity.key)")))
             }
         }
         return result

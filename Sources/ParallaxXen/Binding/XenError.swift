@@ -8,6 +8,8 @@ package enum XenError: Error, Equatable, CustomStringConvertible {
     case outOfFileDescriptors
     case noSuchDomain(String)
     case deviceInUse(XenAddress)
+    /// A back-end directory whose front end is served already, or was served another disk.
+    case nodeInUse(String)
     case nodeIncomplete(String)
     case cannotWrite(String, errno: Int32)
 
@@ -24,6 +26,8 @@ package enum XenError: Error, Equatable, CustomStringConvertible {
             "there is no domain \(name); see `xl list`"
         case .deviceInUse(let address):
             "the domain has a device \(address) already; use another device"
+        case .nodeInUse(let path):
+            "the device of the xenstore node \(path) has another disk already; detach that first"
         case .nodeIncomplete(let path):
             "the xenstore node \(path) names no front end; let the tool stack make it anew"
         case .cannotWrite(let path, let code):

@@ -10,6 +10,7 @@ package struct XenLibrary: Sendable {
     // SAFETY: the table is filled before this value exists, never changes, and is never freed.
     nonisolated(unsafe) let functions: UnsafePointer<parallax_xen_functions>
     let budget: GrantBudget
+    let claims = DeviceClaims()
 
     /// A Xen of the caller's own: `functions` leads to a `parallax_xen_functions` that lives as
     /// long as the process.

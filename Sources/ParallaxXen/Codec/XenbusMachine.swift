@@ -56,13 +56,16 @@ package enum XenbusMachine {
     }
 
     /// Where to begin, after what an earlier back end left in xenstore. A ring that both ends call
-    /// connected is taken over: its state is in shared memory.
-    package static func initial(stored: XenbusState, theirs: XenbusState) -> XenbusState {
+    /// connected is taken over: its state is in shared memory. But not as another disk: then the
+    /// front end has to close first.
+    package static func initial(
+        stored: XenbusState, theirs: XenbusState, isSameDisk: Bool
+    ) -> XenbusState {
         switch stored {
         case .closing, .closed: return stored
         case .connected:
             switch theirs {
-            case .initialised, .connected: return .initWait
+            case .initialised, .connected: return isSameDisk ? .initWait : .closing
             case .closing, .closed: return .connected
             default: return .initialising
             }

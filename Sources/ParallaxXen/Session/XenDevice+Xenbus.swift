@@ -97,9 +97,13 @@ extension XenDevice {
         return true
     }
 
+    /// Whose ring the front end will have made.
+    private var owner: (String, String) { (XenDiskIdentity.key, "\(export.identity)") }
+
     /// What a front end may choose from.
     private mutating func offer() {
         let keys = [
+            owner,
             ("feature-max-indirect-segments", "\(XenLimits.indirectSegmentsMax)"),
             ("multi-queue-max-queues", "\(XenLimits.queueCountMax)"),
             ("max-ring-page-order", "\(XenLimits.ringPageOrderMax)"),
@@ -117,6 +121,7 @@ extension XenDevice {
         let isDiscardWanted = store.read(node.backend + "/discard-enable") != "0"
         let canDiscard = isDiscardWanted && !export.readOnly
         return [
+            owner,
             ("feature-flush-cache", "1"), ("feature-barrier", "1"), ("feature-persistent", "1"),
             ("feature-discard", canDiscard ? "1" : "0"),
             ("discard-granularity", "\(blockBytes)"), ("discard-alignment", "0"),
@@ -163,6 +168,13 @@ extension XenDevice {
     package mutating func resize(sectors: UInt64) {
         state.sectors = sectors
         if ours == .connected { _ = write([("sectors", "\(sectors)")], then: .connected) }
+    }
+
+    /// The guest has the ring of another disk, whose requests are not ours to see (I8). It may
+    /// close, and begin anew with ours.
+    mutating func turnAway<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
+        give(.otherDisk)
+        beginClosing(&registrar)
     }
 
     private mutating func beginClosing<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
@@ -236,11 +248,16 @@ extension XenDevice {
     /// Ours goes. A tool stack that removes its own waits for Closed; one that has lost the domain
     /// and not the node is told.
     private mutating func leaveNode() {
-        guard !node.isOurs else { return node.remove(store) }
+        guard !node.isOurs else {
+            if ours != .closed, !hasLostStore { _ = write([], then: .closed) }
+            return node.remove(store)
+        }
         let isOnline = store.read(node.backend + "/online") == "1"
         let isGone = isOnline && (try? frontEndState()) == .unknown
         do throws(XenError) {
             try store.close(node.backend, because: isGone ? XenFault.domainGone.text : nil)
+            // Not before: a ring that looks alive must not look like anybody's.
+            store.remove("\(node.backend)/\(XenDiskIdentity.key)")
         } catch {
             give(.cannotWrite(error))
         }
@@ -250,6 +267,7 @@ extension XenDevice {
         if !hasLostStore { registrar.unwatch(token: token(Source.store)) }
         registrar.unwatch(token: token(Source.wake))
         if timer >= 0 { registrar.unwatch(token: token(Source.timer)) }
+        claim = nil
         isEnded = true
     }
 
@@ -261,15 +279,12 @@ extension XenDevice {
         registrar.watch(fileDescriptor: timer, token: token(Source.timer), interest: .readable)
     }
 
-    /// The guest has had its time: the disk is taken away from it.
+    /// The guest has had its time: the disk is taken away from it. Closed is written when nothing
+    /// is in flight any more, as ever (I3).
     mutating func closeByForce<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         if timer >= 0 { registrar.unwatch(token: token(Source.timer)) }
         guard pending != .leave, pending != .abandon else { return }
         give(.closedByForce)
-        if ours != .closed {
-            _ = write([], then: .closed)
-            ours = .closed
-        }
         endConnection(.leave, &registrar)
     }
 }

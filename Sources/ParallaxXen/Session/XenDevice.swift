@@ -15,7 +15,9 @@ package import ParallaxCore
 ///    connection, nothing is unmapped before `state.inFlight` is 0;
 /// I2 a device that is not connected has no page mapped and no event channel bound;
 /// I3 our state is written to xenstore only after what it promises has been done;
-/// I4 a daemon that stops leaves the guest connected: its successor goes on with the same ring.
+/// I4 a daemon that stops leaves the guest connected: its successor goes on with the same ring;
+/// I8 a ring is only ever served with the disk that it was connected to;
+/// I9 one device of a guest is served once in the process.
 ///
 /// ```
 ///              offer, connect           close, leave, fail
@@ -47,6 +49,8 @@ package struct XenDevice: ~Copyable {
     let library: XenLibrary
     var store: StoreConnection
     var node = XenNode()
+    /// Until the end: no other device of the process is this one of the guest.
+    var claim: DeviceClaim?
     var state: BlkifState
     let queues: UnsafeMutablePointer<BlkifQueue>
     var queueCount = 0
@@ -61,6 +65,9 @@ package struct XenDevice: ~Copyable {
     var pending = Pending.nothing
     /// The first connection goes on with a ring that is in use.
     var isTakingOver = false
+    /// The ring that is in use is another disk's: it is not touched, and the guest is asked to let
+    /// go of it.
+    var isForeign = false
     /// The front end's keys as they were when it was connected; nil for those that were not there.
     var connectedKeys: [String: String?] = [:]
 
@@ -101,12 +108,37 @@ package struct XenDevice: ~Copyable {
         guard wake >= 0 else { throw .outOfFileDescriptors }
         try store.open()
         node = try XenNode(export.place, store)
+        claim = library.claims.claim(node.frontend)
+        guard claim != nil else { throw Self.inUse(export.place) }
+        try node.make(export.place, store)
         try store.watch(node.frontend)
         try store.watch(node.backend + "/online")
-        let stored = XenbusState(text: store.read(node.backend + "/state"))
-        let theirs = XenbusState(text: store.read(node.frontend + "/state"))
-        ours = XenbusMachine.initial(stored: stored, theirs: theirs)
+        try findRing()
+    }
+
+    /// What an earlier back end has left. Its key is missing where a daemon made the connection
+    /// that did not write it yet; the ring is then what we are told that it is.
+    private mutating func findRing() throws(XenError) {
+        let stored: XenbusState
+        let theirs: XenbusState
+        let owner: String?
+        do throws(StoreLost) {
+            stored = XenbusState(text: try store.value(node.backend + "/state"))
+            theirs = XenbusState(text: try store.value(node.frontend + "/state"))
+            owner = try store.value("\(node.backend)/\(XenDiskIdentity.key)")
+        } catch { throw .noStore }
+        let isSameDisk = owner == nil || owner == "\(export.identity)"
+        ours = XenbusMachine.initial(stored: stored, theirs: theirs, isSameDisk: isSameDisk)
         isTakingOver = stored == .connected && ours == .initWait
+        isForeign = stored == .connected && ours == .closing
+        guard !isForeign || !export.isRestored else { throw Self.inUse(export.place) }
+    }
+
+    private static func inUse(_ place: XenPlace) -> XenError {
+        switch place {
+        case .address(let address, _): .deviceInUse(address)
+        case .node(let path): .nodeInUse(path)
+        }
     }
 
     deinit {
@@ -156,6 +188,7 @@ extension XenDevice {
         registrar.watch(
             fileDescriptor: store.fileDescriptor, token: token(Source.store), interest: .readable)
         registrar.watch(fileDescriptor: wake, token: token(Source.wake), interest: .readable)
+        if isForeign { turnAway(&registrar) }
         look(&registrar, &requests)
     }
 

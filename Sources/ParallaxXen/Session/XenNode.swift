@@ -16,12 +16,22 @@ package struct XenExport: Sendable {
     package var sectors: UInt64
     package var readOnly: Bool
     package var place: XenPlace
+    package var identity: XenDiskIdentity
+    /// It was served before a restart, so a device that has another disk by now is left alone.
+    package var isRestored: Bool
 
-    package init(name: String, sectors: UInt64, readOnly: Bool, place: XenPlace) {
+    /// Without an identity it is the only disk there is, as in a benchmark.
+    package init(
+        name: String, sectors: UInt64, readOnly: Bool, place: XenPlace,
+        identity: XenDiskIdentity = XenDiskIdentity(store: "", version: 0),
+        isRestored: Bool = false
+    ) {
         self.name = name
         self.sectors = sectors
         self.readOnly = readOnly
         self.place = place
+        self.identity = identity
+        self.isRestored = isRestored
     }
 }
 
@@ -30,6 +40,7 @@ package struct XenExport: Sendable {
 /// ```
 ///   /local/domain/0/backend/vbd/3/51712      the tool stack's   frontend, frontend-id, online, state
 ///   /local/domain/0/backend/parallax/3/51712 ours               the same
+///                                            in both            parallax-version: whose ring it is
 ///   /local/domain/3/device/vbd/51712         the guest's        backend, backend-id, state, ...
 /// ```
 /// Ours have a type of their own, so that Linux's xen-blkback does not answer to them as well; a
@@ -45,6 +56,7 @@ struct XenNode: Sendable {
 
     init() {}
 
+    /// Where the place is; nothing is made yet.
     init(_ place: XenPlace, _ store: borrowing StoreConnection) throws(XenError) {
         switch place {
         case .node(let path):
@@ -52,7 +64,7 @@ struct XenNode: Sendable {
                 let domain = store.read(path + "/frontend-id").flatMap({ UInt32($0) })
             else { throw .nodeIncomplete(path) }
             self.init(backend: path, frontend: frontend, domain: domain, isOurs: false)
-        case .address(let address, let mayMake):
+        case .address(let address, _):
             let own = Self.ownDomain(store)
             let domain = try Self.domain(address.domain, store)
             let device = address.device.rawValue
@@ -60,7 +72,6 @@ struct XenNode: Sendable {
                 backend: "/local/domain/\(own)/backend/\(Self.ownType)/\(domain)/\(device)",
                 frontend: "/local/domain/\(domain)/device/vbd/\(device)", domain: domain,
                 isOurs: true)
-            try make(address, own, store, mayMake: mayMake)
         }
     }
 
@@ -92,16 +103,16 @@ struct XenNode: Sendable {
         throw .noSuchDomain(text)
     }
 
-    /// Makes the nodes as a tool stack does, unless a daemon before us has: each side owns its
+    /// Makes our nodes as a tool stack does, unless a daemon before us has: each side owns its
     /// directory, and the other side may read it.
-    private func make(
-        _ address: XenAddress, _ own: UInt32, _ store: borrowing StoreConnection, mayMake: Bool
-    ) throws(XenError) {
+    func make(_ place: XenPlace, _ store: borrowing StoreConnection) throws(XenError) {
+        guard case .address(let address, let mayMake) = place else { return }
         if let present = store.read(frontend + "/backend") {
             guard present == backend else { throw .deviceInUse(address) }
             return
         }
         guard mayMake else { throw .noSuchDomain(address.domain) }
+        let own = Self.ownDomain(store)
         let device = address.device.rawValue
         try store.transaction(backend) { store, transaction throws(XenError) in
             store.remove(backend, in: transaction)

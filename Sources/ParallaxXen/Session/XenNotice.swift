@@ -12,12 +12,14 @@ package enum XenNotice: Equatable, Sendable {
     /// The guest did not let go of the disk in time.
     case closedByForce
     case domainGone
+    /// The guest is connected to a disk that was served here before.
+    case otherDisk
 
     /// Ordinary comings and goings are for information.
     package var isProblem: Bool {
         switch self {
         case .connected, .disconnected, .domainGone: false
-        case .refused, .cannotWrite, .storeLost, .closedByForce: true
+        case .refused, .cannotWrite, .storeLost, .closedByForce, .otherDisk: true
         }
     }
 
@@ -34,6 +36,9 @@ package enum XenNotice: Equatable, Sendable {
         case .closedByForce:
             "the Xen guest did not let go of the disk within "
                 + "\(XenLimits.closingNanoseconds / 1_000_000_000) s; it was taken away"
+        case .otherDisk:
+            "the Xen guest still has another disk on this device and is asked to close it; it gets "
+                + "this one when it connects anew"
         case .domainGone: "the Xen domain, or its device's node, is gone"
         }
     }

@@ -221,6 +221,30 @@ struct XenDeviceTests {
         rig.destroy()
     }
 
+    @Test("a guest is told that its disk is gone when its last request has ended, and not before")
+    func forcedDetachWithRequests() throws {
+        let rig = XenRig()
+        try rig.connect()
+        rig.isHolding = true
+        let (reference, _) = rig.page(XenRig.pattern(4096))
+        rig.front.queues[0].put(
+            operation: XenRig.write, id: 1, sector: 0,
+            segments: [BlkfrontSegment(reference: reference)])
+        _ = rig.run()
+        rig.stop(keepingGuest: false)
+        rig.device?.pointee.handleEvent(
+            source: 1, interest: .readable, registrar: &rig.registrar, requests: &rig.requests)
+        rig.settle()
+        #expect(rig.inFlight == 1 && !rig.isDrained)
+        #expect(rig.front.backendState == "5", "closed under a request")
+        rig.isHolding = false
+        rig.release()
+        rig.settle()
+        #expect(rig.isDrained && rig.front.backendState == "6")
+        #expect(rig.front.queues[0].reap().map(\.status) == [0])
+        rig.destroy()
+    }
+
     @Test("a device of our own is made, served, and taken away with its nodes")
     func ownNodes() throws {
         let rig = XenRig()

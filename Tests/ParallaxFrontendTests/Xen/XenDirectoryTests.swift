@@ -21,7 +21,9 @@ struct XenDirectoryTests {
             seen.append(nodes)
             switch seen.count {
             case 1: store[XenRig.backend + "/mode"] = "r"
-            case 2: store[other + "/params"] = "parallax:two"
+            case 2:
+                store[other + "/parallax-version"] = "a-store/0000000000000007"
+                store[other + "/params"] = "parallax:two"
             case 3: store[XenRig.backend + "/online"] = "0"
             default: store.remove("/local/domain/0/backend/vbd/3")
             }
@@ -30,7 +32,8 @@ struct XenDirectoryTests {
         let one = XenDiskNode(path: XenRig.backend, vdi: "disk one", readOnly: false)
         let oneReadOnly = XenDiskNode(path: XenRig.backend, vdi: "disk one", readOnly: true)
         // Without a mode a disk is not written to.
-        let two = XenDiskNode(path: other, vdi: "two", readOnly: true)
+        let two = XenDiskNode(
+            path: other, vdi: "two", readOnly: true, identity: "a-store/0000000000000007")
         #expect(seen == [[one], [oneReadOnly], [oneReadOnly, two], [two], []])
         #expect(store.watchCount == 0)
     }

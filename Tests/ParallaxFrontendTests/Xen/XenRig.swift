@@ -21,6 +21,8 @@ final class XenRig {
     let disk: UnsafeMutableRawBufferPointer
     let sectors: UInt64
     let readOnly: Bool
+    /// Of the disk that the daemon serves.
+    var identity = XenDiskIdentity(store: "a-store", version: 5)
 
     /// Requests are kept here instead of being served, until `release`.
     var isHolding = false
@@ -68,8 +70,10 @@ final class XenRig {
     }
 
     /// A daemon starts to serve the device.
-    func start(_ place: XenPlace = .node(XenRig.backend)) throws {
-        let export = XenExport(name: "disk", sectors: sectors, readOnly: readOnly, place: place)
+    func start(_ place: XenPlace = .node(XenRig.backend), isRestored: Bool = false) throws {
+        let export = XenExport(
+            name: "disk", sectors: sectors, readOnly: readOnly, place: place, identity: identity,
+            isRestored: isRestored)
         let device = UnsafeMutablePointer<XenDevice>.allocate(capacity: 1)
         do throws(XenError) {
             device.initialize(

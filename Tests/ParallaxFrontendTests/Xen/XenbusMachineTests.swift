@@ -128,6 +128,10 @@ struct XenbusMachineTests {
             (.closed, .closed, .closed), (.reconfigured, .connected, .initialising),
         ])
     func initial(stored: XenbusState, theirs: XenbusState, ours: XenbusState) {
-        #expect(XenbusMachine.initial(stored: stored, theirs: theirs) == ours)
+        let initial = XenbusMachine.initial(stored: stored, theirs: theirs, isSameDisk: true)
+        #expect(initial == ours)
+        // Only a ring that is alive makes a difference.
+        let other = XenbusMachine.initial(stored: stored, theirs: theirs, isSameDisk: false)
+        #expect(other == (ours == .initWait ? .closing : ours))
     }
 }

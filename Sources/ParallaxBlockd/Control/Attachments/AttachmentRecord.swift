@@ -12,7 +12,7 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
     package var snapshot: SnapshotIdentifier?
     package var kind: AttachmentKind
     /// Nil is the daemon's shared NBD socket, wherever that is at the time. For Xen it is the
-    /// device, as DOMAIN:DEVICE.
+    /// device, as DOMAIN:DEVICE, or the back-end directory that Xen's tool stack has made.
     package var socketPath: String?
     package var isReadOnly: Bool
 
@@ -30,6 +30,9 @@ package struct AttachmentRecord: Codable, Equatable, Sendable {
     package var version: VersionReference {
         snapshot.map { .snapshot($0) } ?? .head(identifier)
     }
+
+    /// The tool stack asked for it, and may ask for something else there.
+    package var isXenNode: Bool { kind == .xen && socketPath?.hasPrefix("/") == true }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: CodingKeys.self)

@@ -38,9 +38,10 @@ package struct AttachmentsFile: Sendable {
             throw damaged("it has version \(contents.version)")
         }
         guard contents.store == storeUUID else { throw damaged("it belongs to another store") }
-        guard Set(contents.attachments.map(\.version)).count == contents.attachments.count
+        let records = contents.attachments + (contents.xenNodes ?? [])
+        guard Set(records.map(\.version)).count == records.count
         else { throw damaged("it names a VDI or a snapshot twice") }
-        return contents.attachments
+        return records
     }
 
     /// Durable when it returns.
@@ -50,7 +51,8 @@ package struct AttachmentsFile: Sendable {
                 < ($1.identifier.rawValue, $1.version.rawValue)
         }
         let contents = Contents(
-            version: Contents.currentVersion, store: storeUUID, attachments: sorted)
+            version: Contents.currentVersion, store: storeUUID,
+            attachments: sorted.filter { !$0.isXenNode }, xenNodes: sorted.filter(\.isXenNode))
         do throws(ReplaceError) {
             try SmallFile.replace(path, with: ControlJSON.encode(contents, pretty: true))
         } catch {
@@ -73,5 +75,15 @@ package struct AttachmentsFile: Sendable {
         var version: Int
         var store: String
         var attachments: [AttachmentRecord]
+        /// Apart from the others, so that a daemon that does not know of them passes over them: it
+        /// would refuse the nodes of what it had restored itself.
+        var xenNodes: [AttachmentRecord]?
+
+        enum CodingKeys: String, CodingKey {
+            case version
+            case store
+            case attachments
+            case xenNodes = "xen_nodes"
+        }
     }
 }

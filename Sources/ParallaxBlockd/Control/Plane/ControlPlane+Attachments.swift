@@ -7,14 +7,17 @@ import ParallaxCore
 
 extension ControlPlane {
     /// Serves the version and remembers that. Replaces a remembered attachment that does not
-    /// serve.
+    /// serve, but not one of the tool stack's: its guest may be running on the disk.
     package func attach(
         _ name: VersionName, _ request: AttachRequest
     ) async throws(ControlError) -> AttachmentDescription {
         let socketPath = try Self.checkSocket(request)
+        if request.kind == .xen { await restoreXen(except: name.vdi) }
         let description = try await changing([name.vdi]) {
             let version = try version(name)
-            if let existing = attachments[version.reference], existing.problem == nil {
+            if let existing = attachments[version.reference],
+                existing.problem == nil || existing.record.isXenNode
+            {
                 throw attached(version, existing, "is already attached")
             }
             let record = AttachmentRecord(

@@ -30,7 +30,7 @@ extension ControlPlane {
             remembered[record.version] = record
             attachments[record.version] = Attachment(
                 record: record, snapshotName: snapshotName,
-                problem: "it has not been restored yet")
+                problem: record.isXenNode ? Self.unseenNode : "it has not been restored yet")
         }
     }
 
@@ -54,7 +54,14 @@ extension ControlPlane {
     /// Serves every remembered attachment that does not serve. Those that fail are logged once for
     /// each new reason, and stay remembered.
     package func restoreAttachments() async {
-        let missing = attachments.values.filter { $0.problem != nil }
+        await restore { _ in true }
+        updateState()
+    }
+
+    /// But not those of the tool stack's nodes: what is at their place is for the node to say.
+    func restore(where isWanted: (AttachmentRecord) -> Bool) async {
+        let missing = attachments.values
+            .filter { $0.problem != nil && !$0.record.isXenNode && isWanted($0.record) }
             .compactMap { attachment in
                 names[attachment.record.identifier].map {
                     (
@@ -66,7 +73,6 @@ extension ControlPlane {
         for (name, version) in missing.sorted(by: { $0.name.description < $1.name.description }) {
             await restore(version, name: name)
         }
-        updateState()
     }
 
     private func restore(_ version: VersionReference, name: VersionName) async {

@@ -4,7 +4,7 @@
 import Logging
 import ParallaxControl
 import ParallaxCore
-package import ParallaxXen
+import ParallaxXen
 
 extension ControlPlane {
     static func checkXenAddress(_ text: String?) throws(ControlError) -> String {
@@ -37,6 +37,12 @@ extension ControlPlane {
         claimedSockets[key] = .version(record)
     }
 
+    /// Remembered devices come before a new one: another name may mean the same device, and its
+    /// guest may be running.
+    func restoreXen(except vdi: String) async {
+        await restore { $0.kind == .xen && names[$0.identifier] != vdi }
+    }
+
     /// Forgets the attachments whose domains have gone, so that the VDIs are free again.
     package func releaseEndedXen() async {
         for attachment in attachments.values where isGone(attachment) {
@@ -64,10 +70,14 @@ extension ControlPlane {
     /// Unless the version has another attachment by now.
     private func release(_ attachment: Attachment, _ reason: String) async {
         let record = attachment.record
-        guard record.kind == .xen, attachments[record.version]?.record == record,
-            let vdi = names[record.identifier]
-        else { return }
-        if let place = attachment.record.socketPath { xenNodes.remove(place) }
+        guard record.kind == .xen, attachments[record.version]?.record == record else { return }
+        if let place = record.socketPath { xenNodes.remove(place) }
+        await forget(attachment, reason)
+    }
+
+    func forget(_ attachment: Attachment, _ reason: String) async {
+        let record = attachment.record
+        guard let vdi = names[record.identifier] else { return }
         let name = VersionName(vdi: vdi, snapshot: attachment.snapshotName)
         do throws(ControlError) {
             try await detach(name, only: record)
@@ -76,47 +86,6 @@ extension ControlPlane {
             log.debug(
                 "an ended attachment is kept",
                 metadata: ["vdi": "\(name)", "reason": "\(error.message)"])
-        }
-    }
-
-    /// Serves what the tool stack asks for. Such attachments are not remembered: after a restart
-    /// the nodes are found again.
-    package func follow(_ nodes: [XenDiskNode], refuse: (XenDiskNode, String) -> Void) async {
-        await releaseEndedXen()
-        xenNodes.formIntersection(nodes.map(\.path))
-        for node in nodes where xenNodes.insert(node.path).inserted {
-            do throws(ControlError) {
-                guard node.hasFrontEnd else {
-                    throw ControlError(.notFound, XenFault.domainGone.text)
-                }
-                try await attach(node)
-            } catch {
-                guard error.kind != .stopping else { return }
-                log.error(
-                    "Xen device refused",
-                    metadata: ["node": "\(node.path)", "reason": "\(error.message)"])
-                refuse(node, error.message)
-            }
-        }
-        updateStateUnlessStarting()
-    }
-
-    private func attach(_ node: XenDiskNode) async throws(ControlError) {
-        let name = try VersionName(node.vdi)
-        try await changing([name.vdi]) {
-            let version = try version(name)
-            if let existing = attachments[version.reference] {
-                throw attached(version, existing, "is already attached")
-            }
-            let request = AttachRequest(kind: .xen, socket: node.path, readOnly: node.readOnly)
-            let record = AttachmentRecord(
-                identifier: version.entry.identifier, snapshot: version.snapshot?.identifier,
-                kind: .xen, socketPath: node.path,
-                isReadOnly: try Self.isReadOnly(request, version))
-            try await serve(record, entry: version.entry)
-            attachments[version.reference] = Attachment(
-                record: record, snapshotName: version.snapshot?.name)
-            log.info("attached", metadata: ["vdi": "\(version.name)", "at": "\(node.path)"])
         }
     }
 }
