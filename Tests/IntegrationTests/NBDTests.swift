@@ -64,8 +64,12 @@ import Testing
         let unknown = try Command.run(
             ["nbdinfo", "nbd+unix:///nobody?socket=\(daemon.nbdSocket)"])
         #expect(unknown.code != 0)
-        // A rename is seen at once.
+        // Clients know it by name, so it keeps that while it is attached.
+        let refused = try daemon.run(["vdi", "rename", "second", "zweite"])
+        #expect(refused.code == 1 && refused.errors.contains("detach it first"), "\(refused)")
+        try daemon.ctl("detach", "second")
         try daemon.ctl("vdi", "rename", "second", "zweite")
+        try daemon.ctl("attach", "zweite", "--nbd")
         let renamed = try nbdinfo("--list", shared).compactMap { $0["export-name"] as? String }
         #expect(renamed.sorted() == ["a disk", "zweite"])
     }

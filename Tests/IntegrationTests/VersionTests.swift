@@ -101,7 +101,13 @@ import Testing
         #expect(
             !refused.succeeded || refused.text.contains("ead-only")
                 || refused.text.contains("denied"))
+        for version in ["a b", "a b@s"] {
+            let kept = try daemon.run(["vdi", "rename", "a b", "c"])
+            #expect(kept.code == 1 && kept.errors.contains("detach it first"), "\(kept)")
+            try daemon.ctl("detach", version)
+        }
         try daemon.ctl("vdi", "rename", "a b", "c")
+        try daemon.ctl("attach", "c@s", "--nbd", daemon.directory.file("own"))
         #expect(try daemon.ctl("snapshot", "show", "c@s").contains("nbd+unix:///c%40s?"))
     }
 

@@ -134,6 +134,42 @@ import Testing
         await second.stop()
     }
 
+    @Test("a group that is finished on one shard only is known there, and has its name for itself")
+    func commitFails() async throws {
+        let daemon = try await daemonWithDisks("a", "b")
+        await daemon.shards[1].failNext("finish group", with: ControlError(.ioError, "gone"))
+        let error = await failure { _ = try await cut(daemon, ["a", "b"], name: "g") }
+        #expect(error?.kind == .ioError && error?.message.contains("next start") == true)
+        #expect(try await counts(daemon, ["a", "b"]) == [1, 0])
+        #expect(try await daemon.client.call { try $0.snapshot("a", "g") }.name == "g")
+        for vdi in ["a", "b"] {
+            let again = await failure {
+                try await daemon.client.call {
+                    _ = try $0.createSnapshot(of: vdi, CreateSnapshotRequest(name: "g"))
+                }
+            }
+            #expect(again?.kind == .nameTaken, "\(vdi)")
+        }
+        let second = try await daemon.restarted()
+        #expect(try await counts(second, ["a", "b"]) == [1, 1])
+        #expect(try await second.client.call { try $0.snapshot("b", "g") }.name == "g")
+        await second.stop()
+    }
+
+    @Test("of a group that was finished nowhere the name is kept until the next start")
+    func firstCommitFails() async throws {
+        let daemon = try await daemonWithDisks("a", "b")
+        await daemon.shards[0].failNext("finish group", with: ControlError(.ioError, "gone"))
+        let error = await failure { _ = try await cut(daemon, ["a", "b"]) }
+        #expect(error?.kind == .ioError)
+        // The clock stands still, and the name that it gives is not given twice.
+        let next = try await daemon.client.call { try $0.createSnapshot(of: "b") }
+        #expect(next.name.hasSuffix("Z-2"))
+        let second = try await daemon.restarted()
+        #expect(try await counts(second, ["a", "b"]) == [0, 1])
+        await second.stop()
+    }
+
     @Test("groups and snapshots at once neither overlap nor wait for each other forever")
     func storm() async throws {
         let daemon = try await daemonWithDisks("a", "b", "c", "d")

@@ -5,6 +5,7 @@ import ParallaxBlockd
 import ParallaxControl
 import ParallaxCore
 import ParallaxRetention
+import Synchronization
 import Testing
 
 @Suite struct RetentionTests {
@@ -166,6 +167,38 @@ import Testing
             }
         }
         return try await apply(daemon)
+    }
+
+    @Test("after a rename the lock of the new name is held, so that a hold comes before or after")
+    func renamedBetweenBatches() async throws {
+        let daemon = try await daemonWithSnapshots(200)
+        let plane = daemon.plane
+        let version = try VersionName("e@100")
+        let refusal = Mutex<Task<ControlError?, Never>?>(nil)
+        // A rename waits behind the first batch; then a hold comes in the middle of the second.
+        for shard in daemon.shards {
+            await shard.during("delete snapshot") {
+                await shard.during("rename") {
+                    await shard.during("delete snapshot") {
+                        let hold = Task {
+                            await failure {
+                                _ = try await plane.hold(version, HoldRequest(reason: "r"))
+                            }
+                        }
+                        refusal.withLock { $0 = hold }
+                        try? await Task.sleep(for: .milliseconds(100))
+                    }
+                }
+                Task { try await plane.change("d", ChangeVDIRequest(name: "e")) }
+                try? await Task.sleep(for: .milliseconds(100))
+            }
+        }
+        let report = try await apply(daemon)
+        #expect(report.vdi == "d" && report.deletedCount == 198)
+        // It came after the batch, which had the snapshot.
+        #expect(await refusal.withLock { $0 }?.value?.kind == .notFound)
+        #expect(try await daemon.client.vdi("e").snapshotCount == 2)
+        await daemon.stop()
     }
 
     @Test(

@@ -83,6 +83,15 @@ import Testing
         #expect(log.heldCount == 1)
     }
 
+    @Test("a name that is reserved is taken, and finds nothing")
+    func reservedNames() {
+        var log = SnapshotLog()
+        log.reserve("g")
+        #expect(log.isTaken("g") && log.find("g") == nil && log.count == 0)
+        log.append(Self.entry(1, at: 1, name: "h"))
+        #expect(log.isTaken("h") && !log.isTaken("i"))
+    }
+
     @Test("automatic names are unique within a millisecond")
     func automaticNames() {
         var log = SnapshotLog()

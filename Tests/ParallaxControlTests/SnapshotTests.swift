@@ -92,6 +92,39 @@ import Testing
         await daemon.stop()
     }
 
+    @Test("a date or time is not deleted by, unless it is a name")
+    func deletionByTime() async throws {
+        let daemon = try await daemonWithDisk("d")
+        let client = daemon.client
+        for (time, name) in [
+            ("2026-11-20T10:00", "old"), ("2026-11-22T10:00", "2026-11-22"),
+            ("2026-11-23T10:00", nil), ("2026-11-23T11:00", "new"), ("2026-11-23T12:00", "newest"),
+        ] {
+            daemon.clock.set(time)
+            _ = try await client.call {
+                try $0.createSnapshot(of: "d", CreateSnapshotRequest(name: name))
+            }
+        }
+        func attempt(_ selector: String) async -> ControlError? {
+            await failure { try await client.call { try $0.delete("d", selector) } }
+        }
+        #expect(await attempt("2026-11-22") == nil)
+        let again = await attempt("2026-11-22")
+        #expect(again?.kind == .notFound && again?.message.contains("no date or time") == true)
+        let several = await failure {
+            try await client.call { try $0.delete(snapshots: ["d@new", "d@2026-11-23T10:30"]) }
+        }
+        #expect(several?.kind == .notFound)
+        #expect(await attempt("2026-11-23T11:00:00.000Z")?.kind == .notFound)
+        #expect(try await client.vdi("d").snapshotCount == 4)
+        #expect(await attempt("2026-11-23T10:00:00.000Z") == nil)
+        #expect(await attempt("latest") == nil)
+        #expect(await attempt("-2d") == nil)
+        let left = try await client.call { try $0.snapshots(of: "d").snapshots.map(\.name) }
+        #expect(left == ["new"])
+        await daemon.stop()
+    }
+
     @Test("names that are taken, reserved or odd are refused, and nothing is made")
     func badNames() async throws {
         let daemon = try await daemonWithDisk("d")

@@ -59,6 +59,12 @@ import Testing
             let error = failure { _ = try VersionName(text) }
             #expect(error?.kind == .invalid, "\(text)")
         }
+        // What may be a name may stand behind the `@`, a combining mark in front too.
+        try SnapshotName.validate("\u{301}x")
+        let marked = try VersionName("a@\u{301}x")
+        #expect(marked == VersionName(vdi: "a", snapshot: "\u{301}x"))
+        #expect(try VersionName(marked.description) == marked)
+        #expect(failure { _ = try VersionName("a@b@\u{301}") }?.kind == .invalid)
         #expect(failure { _ = try VersionName.snapshot("a") }?.message.contains("VDI@") == true)
         #expect(failure { try SnapshotName.validate("latest") }?.kind == .invalid)
     }
@@ -103,6 +109,8 @@ import Testing
     @Test("a label's value may hold anything that can be seen")
     func labels() throws {
         #expect(try SnapshotText.parse(labels: ["a=b=c", "k="]) == ["a": "b=c", "k": ""])
+        #expect(try SnapshotText.parse(labels: ["k=\u{301}"]) == ["k": "\u{301}"])
+        #expect(failure { try SnapshotText.validate(labelKey: "k=\u{301}") } != nil)
         #expect(failure { try SnapshotText.validate(comment: "two\nlines") } != nil)
         #expect(failure { try SnapshotText.validate(holdReason: "") } != nil)
         let long = String(repeating: "x", count: 513)

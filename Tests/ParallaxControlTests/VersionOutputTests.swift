@@ -26,6 +26,8 @@ import Testing
         #expect(lines[1].hasPrefix("a     t           ...  gold@v1"))
         #expect(lines[2].contains("4 KiB  a ") && lines[2].contains(" k=v "))
         #expect(!text.contains("parallax.group"))
+        let marked = Descriptions.list([Self.snapshot("b", parent: "d@\u{301}a")])
+        #expect(!marked.unicodeScalars.contains("@"))
     }
 
     @Test("details say what was written since the snapshot before, and lists in JSON too")

@@ -63,7 +63,7 @@ import Testing
         await daemon.stop()
     }
 
-    @Test("a tool stack's node is served once, not remembered, and gone with its domain")
+    @Test("a tool stack's node is served once, found again at a start, and gone with its domain")
     func nodes() async throws {
         var daemon = try await TestDaemon()
         _ = try await daemon.client.create(name: "a", sizeBytes: 1 << 20)
@@ -109,6 +109,21 @@ import Testing
         #expect(await daemon.served() == ["web2:xvda"])
         await plane.releaseEndedXen()
         #expect(await daemon.served() == [])
+        await daemon.stop()
+    }
+
+    @Test("a VDI that a domain's configuration names is not renamed, one at a device's place is")
+    func renames() async throws {
+        let daemon = try await TestDaemon()
+        for name in ["a", "b"] { try await daemon.client.create(name: name, sizeBytes: 1 << 20) }
+        _ = await follow(daemon, [XenDiskNode(path: backend, vdi: "a", readOnly: false)])
+        _ = try await daemon.client.attach("b", AttachRequest(kind: .xen, socket: "web1:xvda"))
+        let refused = await failure {
+            try await daemon.client.change("a", ChangeVDIRequest(name: "c"))
+        }
+        #expect(refused?.kind == .attached && refused?.message.contains(backend) == true)
+        try await daemon.client.change("b", ChangeVDIRequest(name: "d"))
+        #expect(try await daemon.client.vdis().map(\.name) == ["a", "d"])
         await daemon.stop()
     }
 

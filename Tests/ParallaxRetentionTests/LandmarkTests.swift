@@ -29,7 +29,7 @@ struct LandmarkTests {
             "2026-08-17T10:00:00Z", "2026-08-17T10:00:01Z", "2026-11-25T09:00:00Z",
         ].map { text in try time(text) }
         let plan = try policy("--mode keep-landmarks --window 1d").decide(
-            scheduled(times), now: now)
+            scheduled(times), now: now, force: true)
         #expect(plan.keptIDs == [2, 4, 5])
         #expect(plan.reasons(2) == ["landmark of 16d"])
         #expect(plan.reasons(4) == ["landmark of 8d"])
@@ -62,7 +62,7 @@ struct LandmarkTests {
         let window = try RetentionDuration(random.random.integer(in: 1...50), .hours)
         var rule = RetentionPolicy()
         rule.mode = .keepLandmarks(window: window)
-        let plan = try rule.decide(scheduled(times), now: now)
+        let plan = try rule.decide(scheduled(times), now: now, force: true)
         let expected = naive(times, window: window.seconds, now: now)
         #expect(Set(plan.keptByRule) == expected, "seed \(seed), window \(window.text)")
     }
@@ -109,9 +109,9 @@ struct LandmarkTests {
         let now = random.now()
         let times = random.times(300, around: now)
         let rule = try policy("--mode keep-landmarks --window 2d")
-        let plan = try rule.decide(scheduled(times), now: now)
+        let plan = try rule.decide(scheduled(times), now: now, force: true)
         let earlier = RetentionTime(seconds: now.seconds - seconds)
-        let again = try rule.decide(plan.kept.map(\.candidate), now: earlier)
+        let again = try rule.decide(plan.kept.map(\.candidate), now: earlier, force: true)
         #expect(again.deleted.isEmpty)
     }
 }

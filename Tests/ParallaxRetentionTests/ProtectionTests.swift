@@ -172,7 +172,7 @@ struct ProtectionTests {
             all.append(candidate(UInt64(number), ago: 86_400 - Int64(number) * 3_600))
             let error = failure { _ = try rule.decide(all, now: Self.now) }
             #expect(error?.kind == .wouldDeleteEverything, "\(number)")
-            #expect(error?.message.contains("all 9 snapshots of before") == true)
+            #expect(error?.message.contains("would delete 9 of those of before") == true)
         }
         let plan = try rule.decide(all, now: Self.now, force: true)
         #expect(plan.keptIDs == Set(10...20))
@@ -192,6 +192,53 @@ struct ProtectionTests {
         #expect(early?.kind == .wouldDeleteEverything)
     }
 
+    /// Snapshots of each hour of a week that ended so long ago.
+    private func week(endedAgo days: Int64) -> [RetentionCandidate] {
+        (1...168).map { candidate(UInt64($0), ago: days * 86_400 + Int64(168 - $0) * 3_600) }
+    }
+
+    @Test(
+        "a clock that jumped ahead does not thin out, with new snapshots and without",
+        arguments: ["keep-landmarks", "keep-safe"], [0, 1, 5])
+    func modesAndJump(mode: String, newCount: Int) throws {
+        let rule = try policy("--mode \(mode)")
+        let new = (0..<newCount).map {
+            candidate(UInt64(1_000 + $0), ago: Int64(newCount - $0) * 3_600)
+        }
+        let all = week(endedAgo: 365) + new
+        let error = failure { _ = try rule.decide(all, now: Self.now) }
+        #expect(error?.kind == .wouldDeleteEverything)
+        #expect(error?.message.contains("no snapshot was made between") == true)
+        let plan = try rule.decide(all, now: Self.now, force: true)
+        #expect(plan.kept.count <= newCount + 2)
+        // By counts nothing changes.
+        let counted = try policy("--mode \(mode) --keep-last 9").decide(all, now: Self.now)
+        #expect(counted.kept.count > 8)
+    }
+
+    @Test("a pause is over when new ones fill the window, for landmarks too")
+    func landmarksAfterPause() throws {
+        let rule = try policy("--mode keep-landmarks --window 1d")
+        let before = week(endedAgo: 100)
+        let since = (0...26).map { candidate(UInt64(1_000 + $0), ago: Int64(26 - $0) * 3_600) }
+        let early = failure { _ = try rule.decide(before + since.suffix(20), now: Self.now) }
+        #expect(early?.kind == .wouldDeleteEverything)
+        let plan = try rule.decide(before + since, now: Self.now)
+        #expect(plan.deleted.count > 150 && plan.keptIDs.isSuperset(of: 1_003...1_026))
+    }
+
+    @Test("a schedule that is slower than the window is thinned out by landmarks, never refused")
+    func slowSchedule() throws {
+        let rule = try policy("--mode keep-landmarks --window 1d")
+        let start = try time("2026-01-01T00:00:00Z")
+        let end = try time("2027-12-31T00:00:00Z")
+        var left: [RetentionCandidate] = []
+        for candidate in scheduled(row(from: start, to: end, step: 7 * 86_400 + 60)) {
+            left = try rule.decide(left + [candidate], now: candidate.time).kept.map(\.candidate)
+        }
+        #expect((15...50).contains(left.count))
+    }
+
     @Test("a new disk's second snapshot may take the place of its first, of the same day")
     func secondOfADay() throws {
         let all = [candidate(1, ago: 3_600), candidate(2, ago: 0)]
@@ -200,7 +247,7 @@ struct ProtectionTests {
         // Here it would be left with nothing of what was there.
         let rule = try policy("--keep-within 15m")
         let error = failure { _ = try rule.decide(all, now: Self.now) }
-        #expect(error?.message.contains("the one snapshot of before") == true)
+        #expect(error?.message.contains("would delete 1 of those of before") == true)
     }
 
     @Test("a schedule goes on for months under a policy of ages alone, and is never refused")

@@ -88,6 +88,10 @@ import Testing
             (159_000_690, "cleaning for writes used up what deletions need"),
             (159_001_963, "cleaning for writes used up what the release of a hold needs"),
             (170_000_182, "a replay with few frames took the path of each change away again"),
+            (
+                230_002_436,
+                "a cold extent in which everything had died was kept for the room it had left"
+            ),
             (110_026_254, "cleaning by hand went on for ever when its writes had failed"),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),

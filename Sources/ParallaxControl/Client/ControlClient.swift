@@ -129,9 +129,17 @@ package struct ControlClient: Sendable {
             do throws(HTTPFailure) {
                 if let answer = try parser.next() { return answer }
             } catch {
-                throw unexpected()
+                throw error.status == 413 ? tooLong() : unexpected()
             }
         }
+    }
+
+    /// The daemon answers when it has done what was asked.
+    private func tooLong() -> ControlError {
+        ControlError(
+            .tooLarge,
+            "the daemon on \(address.path) has done what was asked, but its answer is longer than "
+                + "\(ByteSize.format(UInt64(HTTPLimits.response.bodyBytes))) and is not shown")
     }
 
     private func noAnswer(_ number: Int32) -> ControlError {

@@ -19,7 +19,8 @@ package enum SnapshotText {
 
     package static func validate(labelKey key: String) throws(ControlError) {
         try TextRule.validate(key, "the key of a label", bytes: 1...100)
-        guard !key.contains("="), key.first?.isWhitespace == false, key.last?.isWhitespace == false
+        guard !key.unicodeScalars.contains("="), key.first?.isWhitespace == false,
+            key.last?.isWhitespace == false
         else {
             throw ControlError(
                 .invalid,
@@ -54,10 +55,12 @@ package enum SnapshotText {
     package static func parse(
         label text: String
     ) throws(ControlError) -> (key: String, value: String) {
-        guard let equals = text.firstIndex(of: "=") else {
+        // By scalars: a combining mark may follow the `=`.
+        guard let equals = text.unicodeScalars.firstIndex(of: "=") else {
             throw ControlError(.invalid, "\(quoted(text)) is no label; write KEY=VALUE")
         }
-        let (key, value) = (String(text[..<equals]), String(text[text.index(after: equals)...]))
+        let next = text.unicodeScalars.index(after: equals)
+        let (key, value) = (String(text[..<equals]), String(text[next...]))
         try validate(labelKey: key)
         try validate(labelValue: value)
         return (key, value)

@@ -13,12 +13,14 @@ package struct VersionName: Equatable, Sendable, CustomStringConvertible {
     }
 
     package init(_ text: String) throws(ControlError) {
-        guard let at = text.firstIndex(of: "@") else {
+        // By scalars, as the rule for names looks: a combining mark may follow the `@`.
+        guard let at = text.unicodeScalars.firstIndex(of: "@") else {
             try VDIName.validate(text)
             self.init(vdi: text)
             return
         }
-        let (vdi, snapshot) = (String(text[..<at]), String(text[text.index(after: at)...]))
+        let next = text.unicodeScalars.index(after: at)
+        let (vdi, snapshot) = (String(text[..<at]), String(text[next...]))
         try VDIName.validate(vdi)
         try NameRule.validate(snapshot, of: "snapshot")
         self.init(vdi: vdi, snapshot: snapshot)

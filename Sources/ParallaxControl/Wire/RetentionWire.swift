@@ -72,6 +72,10 @@ package struct RetentionReport: Codable, Equatable, Sendable {
         }
     }
 
+    // LIMIT: snapshots that are told of one by one. With hundreds of bytes for each the report stays
+    // below what a client takes.
+    package static let decisionLimit = 100_000
+
     package var vdi: String
     package var policy: String
     package var isDryRun: Bool
@@ -79,12 +83,14 @@ package struct RetentionReport: Codable, Equatable, Sendable {
     package var deletedCount: Int
     /// Made at a time that has not come: a clock was wrong.
     package var futureCount: Int
-    /// Newest first; absent where only counts were asked for.
+    /// Newest first; absent where only counts were asked for, or where there are too many.
     package var decisions: [Decision]?
+    /// True where there are more than `decisionLimit` of them; else absent.
+    package var leavesDecisionsOut: Bool?
 
     package init(
         vdi: String, policy: String, isDryRun: Bool, keptCount: Int, deletedCount: Int,
-        futureCount: Int, decisions: [Decision]?
+        futureCount: Int, decisions: [Decision]?, leavesDecisionsOut: Bool? = nil
     ) {
         self.vdi = vdi
         self.policy = policy
@@ -93,6 +99,7 @@ package struct RetentionReport: Codable, Equatable, Sendable {
         self.deletedCount = deletedCount
         self.futureCount = futureCount
         self.decisions = decisions
+        self.leavesDecisionsOut = leavesDecisionsOut
     }
 
     enum CodingKeys: String, CodingKey {
@@ -103,6 +110,7 @@ package struct RetentionReport: Codable, Equatable, Sendable {
         case deletedCount = "deleted_count"
         case futureCount = "future_count"
         case decisions
+        case leavesDecisionsOut = "decisions_left_out"
     }
 }
 

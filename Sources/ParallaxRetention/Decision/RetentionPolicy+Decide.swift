@@ -22,16 +22,16 @@ extension RetentionPolicy {
         verdict.protect()
         if !force {
             try verdict.refuseToDeleteEverything()
-            try verdict.refuseToDeleteByAge(before: start(ofLongestWindow: calendar, now: now))
+            try verdict.refuseToDeleteByAge(of: self, calendar: calendar)
         }
         return verdict.plan
     }
 
-    /// What is older than this no rule keeps because of its age; nil without such a rule.
-    private func start(
+    /// What is older than this no rule keeps because it is young; nil without such a rule.
+    fileprivate func start(
         ofLongestWindow calendar: PolicyCalendar, now: RetentionTime
     ) -> RetentionTime? {
-        let windows = keepPeriodsWithin.values + (keepWithin.map { [$0] } ?? [])
+        let windows = keepPeriodsWithin.values + [keepWithin, mode?.window].compactMap(\.self)
         return windows.map { calendar.subtract($0, from: now) }.min()
     }
 
@@ -231,25 +231,33 @@ extension Verdict {
     /// clock has jumped ahead, or no snapshot was made for longer than the policy keeps one. A new
     /// snapshot, or a few, must not stand in for all that were there before. By itself this ends
     /// when new ones have filled the window, since those that go then are of the same row.
-    func refuseToDeleteByAge(before start: RetentionTime?) throws(RetentionError) {
-        guard let start,
+    func refuseToDeleteByAge(
+        of policy: RetentionPolicy, calendar: PolicyCalendar
+    ) throws(RetentionError) {
+        guard let start = policy.start(ofLongestWindow: calendar, now: now),
             !subjects.contains(where: { decisions[$0].reasons.contains(where: \.isRuleOfCount) }),
-            let going = subjects.first(where: {
-                !decisions[$0].isKept && decisions[$0].candidate.time < start
-            }),
-            let young = subjects.last(where: { decisions[$0].candidate.time >= start })
+            let young = subjects.firstIndex(where: { decisions[$0].candidate.time < start }),
+            subjects[young...].contains(where: { !decisions[$0].isKept })
         else { return }
-        let stopped = decisions[going].candidate.time
-        let resumed = decisions[young].candidate.time
-        let pause = resumed.clamped.seconds - stopped.clamped.seconds
-        let isGap = pause > now.clamped.seconds - start.clamped.seconds
-        guard young == subjects.first || isGap else { return }
+        // Newest first: `young` that are in the window, a pause, and the row of before.
+        let times = subjects.map { decisions[$0].candidate.time.clamped }
+        let resumed = young > 0 ? times[young - 1] : now.clamped
+        let stopped = times[young]
+        let pause = resumed.seconds - stopped.seconds
+        let window = now.clamped.seconds - start.clamped.seconds
+        if case .keepLandmarks = policy.mode {
+            // Some of before stay, so that a schedule may be slower than the window: its pauses are
+            // all alike.
+            let usual = young + 1 < times.count ? stopped.seconds - times[young + 1].seconds : 0
+            guard pause > window, pause > 2 * usual else { return }
+        } else {
+            guard young <= 1 || pause > window else { return }
+        }
         let count = subjects.count { !decisions[$0].isKept }
         throw RetentionError(
             .wouldDeleteEverything,
-            "the policy keeps only what is young, from \(resumed.text) on, and would delete "
-                + "\(count == 1 ? "the one snapshot" : "all \(count) snapshots") of before, the "
-                + "newest of them from \(stopped.text); check the clock and the schedule, change "
-                + "the policy, or use --force")
+            "no snapshot was made between \(stopped.text) and \(resumed.text), and by age alone the "
+                + "policy would delete \(count) of those of before; check the clock and the "
+                + "schedule, change the policy, or use --force")
     }
 }

@@ -33,10 +33,10 @@ package enum RetentionReason: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// A rule that keeps something however old it is.
+    /// A rule that loses nothing only because the clock has moved on.
     var isRuleOfCount: Bool {
         switch self {
-        case .within, .periodWithin, .recent: false
+        case .within, .periodWithin, .keepSafe, .recent, .landmark: false
         default: isRule
         }
     }

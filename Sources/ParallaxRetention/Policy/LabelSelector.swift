@@ -12,7 +12,8 @@ package struct LabelSelector: Sendable, Hashable {
     static let valueBytesMax = 128
 
     package init(key: String, value: String? = nil) throws(RetentionError) {
-        guard !key.isEmpty, key.utf8.count <= Self.keyBytesMax, !key.contains("="),
+        guard !key.isEmpty, key.utf8.count <= Self.keyBytesMax,
+            !key.unicodeScalars.contains("="),
             value.map({ $0.utf8.count <= Self.valueBytesMax }) ?? true,
             !Self.hasControl(key), !Self.hasControl(value ?? "")
         else {
@@ -28,9 +29,12 @@ package struct LabelSelector: Sendable, Hashable {
 
     /// `KEY` or `KEY=VALUE`; the value may hold further `=`.
     package static func parse(_ text: String) throws(RetentionError) -> Self {
-        guard let equals = text.firstIndex(of: "=") else { return try Self(key: text) }
-        return try Self(
-            key: String(text[..<equals]), value: String(text[text.index(after: equals)...]))
+        // By scalars: a combining mark may follow the `=`.
+        guard let equals = text.unicodeScalars.firstIndex(of: "=") else {
+            return try Self(key: text)
+        }
+        let next = text.unicodeScalars.index(after: equals)
+        return try Self(key: String(text[..<equals]), value: String(text[next...]))
     }
 
     package var text: String { value.map { "\(key)=\($0)" } ?? key }

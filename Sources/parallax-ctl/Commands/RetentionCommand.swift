@@ -98,7 +98,7 @@ struct RetentionApply: ParsableCommand {
     @Flag(help: "Only say what would go.")
     var dryRun = false
 
-    @Flag(help: "Go on even if no rule of the policy keeps anything.")
+    @Flag(help: "Go on even if no rule of the policy keeps anything, or only what is young stays.")
     var force = false
 
     func validate() throws {

@@ -140,8 +140,10 @@ struct SnapshotShow: ParsableCommand {
 struct SnapshotDelete: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "delete", abstract: "Delete snapshots; clones of them stay.",
-        discussion: "If one of them cannot be deleted, none is. Space comes back in the background."
-    )
+        discussion: """
+            If one of them cannot be deleted, none is. Space comes back in the background. A date or \
+            time that is no snapshot's name is not taken: it could mean an older one.
+            """)
 
     /// What fits into one request, with room to spare.
     static let requestBytes = 48 << 10

@@ -122,7 +122,11 @@ struct VDIResize: ParsableCommand {
 
 struct VDIRename: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rename", abstract: "Give a VDI another name. It stays attached.")
+        commandName: "rename", abstract: "Give a VDI another name.",
+        discussion: """
+            It stays attached. One that is attached where clients know it by name, by NBD or by a \
+            Xen domain's configuration, has to be detached first.
+            """)
 
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var output: OutputOptions

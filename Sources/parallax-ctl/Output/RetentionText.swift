@@ -46,8 +46,12 @@ enum RetentionText {
         let warning =
             report.futureCount == 0
             ? "" : "; \(report.futureCount) in the future, check the clock"
+        let leftOut =
+            report.leavesDecisionsOut == true
+            ? "; too many to list, more than \(RetentionReport.decisionLimit)" : ""
         let total =
-            "\(report.vdi): \(report.keptCount) stay, \(report.deletedCount) \(verb)\(warning)\n"
+            "\(report.vdi): \(report.keptCount) stay, \(report.deletedCount) \(verb)\(warning)"
+            + "\(leftOut)\n"
         return report.decisions?.isEmpty ?? true ? total : table.text + total
     }
 }

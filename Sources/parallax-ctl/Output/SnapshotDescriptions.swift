@@ -61,8 +61,8 @@ extension Descriptions {
     /// Its name alone when it is of the same VDI.
     private static func parent(_ snapshot: SnapshotDescription) -> String {
         guard let parent = snapshot.parent else { return "-" }
-        let own = snapshot.vdi + "@"
-        return parent.hasPrefix(own) ? String(parent.dropFirst(own.count)) : parent
+        guard let name = try? VersionName(parent), name.vdi == snapshot.vdi else { return parent }
+        return name.snapshot ?? parent
     }
 
     static func labels(_ snapshot: SnapshotDescription) -> String {

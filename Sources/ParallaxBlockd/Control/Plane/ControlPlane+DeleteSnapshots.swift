@@ -15,6 +15,7 @@ extension ControlPlane {
             var seen: Set<SnapshotIdentifier> = []
             var wanted: [String: [SnapshotEntry]] = [:]
             for name in names {
+                try refuseTime(name)
                 let (version, snapshot) = try snapshot(name)
                 guard seen.insert(snapshot.identifier).inserted else {
                     throw ControlError(.invalid, "\(version.title) is named twice")
@@ -26,6 +27,19 @@ extension ControlPlane {
                 try await delete(snapshots, of: entry(vdi))
             }
         }
+    }
+
+    /// A date or time stands for the newest snapshot from then or before, and so for an older one
+    /// once that is gone: whoever deletes it twice must not lose that too.
+    private func refuseTime(_ name: VersionName) throws(ControlError) {
+        let entry = try entry(name.vdi)
+        guard let selector = name.snapshot, TimeText.parse(selector) != nil,
+            logs[entry.identifier]?.find(selector) == nil
+        else { return }
+        throw ControlError(
+            .notFound,
+            "VDI \(quoted(entry.name)) has no snapshot called \(quoted(selector)), and no date or time "
+                + "is taken for a deletion; use a name of the list, an age as in -2h, or latest")
     }
 
     /// Why it cannot be deleted now; nil: it can.

@@ -113,7 +113,25 @@ extension ControlPlane {
             try await finish(group, on: holders, commit: false)
             throw failure
         }
-        try await finish(group, on: holders, commit: true)
+        var shown: Set<Int> = []
+        do throws(ControlError) {
+            for position in holders.sorted() {
+                try await finish(group, on: [position], commit: true)
+                shown.insert(position)
+            }
+        } catch {
+            counters.groupsFailed += 1
+            for entry in entries {
+                guard let snapshot = made[entry.identifier] else { continue }
+                if shown.contains(entry.shard) {
+                    register(snapshot, details, createdAt, of: entry)
+                } else {
+                    // It may be there after the next start, and must have its name for itself.
+                    logs[entry.identifier, default: SnapshotLog()].reserve(details.name)
+                }
+            }
+            throw error
+        }
         return entries.compactMap { made[$0.identifier] }
     }
 

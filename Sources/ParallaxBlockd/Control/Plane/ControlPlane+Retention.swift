@@ -157,21 +157,26 @@ extension ControlPlane {
     ) async throws(ControlError) -> [UInt64: String] {
         var spared: [UInt64: String] = [:]
         for batch in candidates.batches(of: ShardBatch.deletions) {
-            guard let current = names[identifier] else {
-                throw ControlError(.notFound, "there is no VDI called \(quoted(name)) any more")
-            }
-            try await changing([current]) {
-                let entry = try entry(of: identifier, calledBefore: name)
-                let isDecided = entry.attributes.policy == policy
-                var going: [SnapshotEntry] = []
-                for candidate in batch {
-                    let snapshot = SnapshotIdentifier(age: candidate.id)
-                    guard let found = logs[identifier]?.find(snapshot) else { continue }
-                    let reason =
-                        isDecided ? whyKept(found, candidate) : "the policy was changed meanwhile"
-                    if let reason { spared[candidate.id] = reason } else { going.append(found) }
+            var isDone = false
+            // Again only when the VDI was renamed while its lock was waited for.
+            while !isDone {
+                let current = try self.entry(of: identifier, calledBefore: name).name
+                isDone = try await changing([current]) {
+                    let entry = try self.entry(of: identifier, calledBefore: name)
+                    guard entry.name == current else { return false }
+                    let isDecided = entry.attributes.policy == policy
+                    var going: [SnapshotEntry] = []
+                    for candidate in batch {
+                        let snapshot = SnapshotIdentifier(age: candidate.id)
+                        guard let found = logs[identifier]?.find(snapshot) else { continue }
+                        let reason =
+                            isDecided
+                            ? whyKept(found, candidate) : "the policy was changed meanwhile"
+                        if let reason { spared[candidate.id] = reason } else { going.append(found) }
+                    }
+                    try await delete(going, of: entry)
+                    return true
                 }
-                try await delete(going, of: entry)
             }
         }
         if !candidates.isEmpty {
@@ -182,13 +187,15 @@ extension ControlPlane {
         return spared
     }
 
-    private static func report(
+    static func report(
         _ plan: RetentionPlan, _ vdi: String, _ policy: RetentionPolicy,
         spared: [UInt64: String], _ request: ApplyRetentionRequest
     ) -> RetentionReport {
         let deleted = plan.decisions.count { !$0.isKept } - spared.count
+        let isTooLong = plan.decisions.count > RetentionReport.decisionLimit
+        let isWanted = !(request.brief ?? false)
         var decisions: [RetentionReport.Decision]?
-        if !(request.brief ?? false) {
+        if isWanted && !isTooLong {
             decisions = plan.decisions.map { decision in
                 let reasons =
                     decision.reasons.map(\.description)
@@ -202,7 +209,8 @@ extension ControlPlane {
         return RetentionReport(
             vdi: vdi, policy: policy.line,
             isDryRun: request.dryRun ?? false, keptCount: plan.decisions.count - deleted,
-            deletedCount: deleted, futureCount: plan.inTheFuture.count, decisions: decisions)
+            deletedCount: deleted, futureCount: plan.inTheFuture.count, decisions: decisions,
+            leavesDecisionsOut: isWanted && isTooLong ? true : nil)
     }
 
     private static func nanoseconds(_ time: RetentionTime) -> UInt64 {

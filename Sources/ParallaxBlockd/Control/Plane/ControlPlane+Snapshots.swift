@@ -44,10 +44,16 @@ extension ControlPlane {
     ) throws(ControlError) -> String {
         guard let wanted else {
             return SnapshotLog.automaticName(time) { name in
-                entries.contains { logs[$0.identifier]?.find(name) != nil }
+                entries.contains { logs[$0.identifier]?.isTaken(name) == true }
             }
         }
-        for entry in entries where logs[entry.identifier]?.find(wanted) != nil {
+        for entry in entries where logs[entry.identifier]?.isTaken(wanted) == true {
+            guard logs[entry.identifier]?.find(wanted) != nil else {
+                throw ControlError(
+                    .nameTaken,
+                    "VDI \(quoted(entry.name)) may have a snapshot called \(quoted(wanted)) after the "
+                        + "daemon's next start, of a group that was not finished; use another name")
+            }
             throw ControlError(
                 .nameTaken,
                 "VDI \(quoted(entry.name)) already has a snapshot called \(quoted(wanted))")

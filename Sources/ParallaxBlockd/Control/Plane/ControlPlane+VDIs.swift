@@ -117,6 +117,7 @@ extension ControlPlane {
         try VDIName.validate(newName)
         return try await changing([name, newName]) {
             var entry = try entry(name)
+            try requireRenamable(entry)
             // Two spellings of one name are equal to Swift, and such a rename is no conflict.
             if newName != name { try requireFree(newName) }
             try await shard(of: entry).change(.rename(entry.identifier, name: newName))
@@ -125,6 +126,21 @@ extension ControlPlane {
             put(entry)
             log.info("VDI renamed", metadata: ["vdi": "\(name)", "to": "\(newName)"])
             return try await description(of: entry)
+        }
+    }
+
+    /// A client that knows the disk by its name asks for that name again after a restart: it would
+    /// be turned away then, or be given whatever disk has the name by that time.
+    private func requireRenamable(_ entry: Entry) throws(ControlError) {
+        for attachment in attachments.values
+        where attachment.record.identifier == entry.identifier && attachment.record.isByName {
+            let snapshot = attachment.snapshotName.map {
+                "its snapshot \(quoted(VersionName(vdi: entry.name, snapshot: $0).description))"
+            }
+            throw attached(
+                entry, attachment,
+                "cannot be renamed while \(snapshot ?? "it") is attached where clients know it by "
+                    + "name")
         }
     }
 
@@ -315,6 +331,19 @@ extension ControlPlane {
             isTemplate: state.attributes.isTemplate, parent: parent,
             snapshotCount: logs[state.identifier]?.count ?? 0,
             retention: policyText(state.attributes.policy))
+    }
+}
+
+extension AttachmentRecord {
+    /// Clients ask for an NBD export by its name, on a socket of its own too; and the tool stack's
+    /// nodes of a domain name the VDI. What the administrator attached elsewhere is found by its
+    /// place.
+    fileprivate var isByName: Bool {
+        switch kind {
+        case .vhostUser: false
+        case .nbd: true
+        case .xen: isXenNode
+        }
     }
 }
 

@@ -65,6 +65,8 @@ package struct SnapshotLog: Sendable {
     private var deletedCount = 0
     private var byName: [String: UInt64] = [:]
     private var isInTimeOrder = true
+    /// Names that snapshots may turn out to have at the next start.
+    private var reservedNames: Set<String> = []
     package private(set) var heldCount = 0
 
     package init() {}
@@ -115,6 +117,14 @@ package struct SnapshotLog: Sendable {
         precondition(entry.name == details.name, "SnapshotLog: a snapshot keeps its name")
         heldCount += (details.isHeld ? 1 : 0) - (entries[place].isHeld ? 1 : 0)
         entries[place].extra = SnapshotEntry.extra(details, entry.createdAtNanoseconds)
+    }
+
+    /// From now on no new snapshot may have this name.
+    package mutating func reserve(_ name: String) { reservedNames.insert(name) }
+
+    /// Whether a new snapshot may not have this name.
+    package func isTaken(_ name: String) -> Bool {
+        reservedNames.contains(name) || find(name) != nil
     }
 
     private func place(of sequence: UInt64) -> Int? {
