@@ -156,15 +156,16 @@ import Testing
         try load.verify(&disk)
         let shard = try daemon.client.vdi("disk").shard
         #expect(try daemon.terminate() == 0)
-        let offset = Int(Superblock.checkpointRootOffset(stream: shard, copy: 0))
-        try patch(daemon, at: offset + 50, [0xFF, 0xFE])
+        let offset = Superblock.checkpointRootOffsets(stream: shard, copy: 0)[0]
+        try patch(daemon, at: Int(offset) + 50, [0xFF, 0xFE])
         try daemon.start()
         let kept = try daemon.client.vdis().map(\.name)
         #expect(kept == ["disk"])
         #expect(try daemon.terminate() == 0)
         for copy in 0...1 {
-            let offset = Int(Superblock.checkpointRootOffset(stream: shard, copy: copy))
-            try patch(daemon, at: offset + 50, [0xFD, 0xFC])
+            for offset in Superblock.checkpointRootOffsets(stream: shard, copy: copy) {
+                try patch(daemon, at: Int(offset) + 50, [0xFD, 0xFC])
+            }
         }
         let outcome = try daemon.refusal()
         #expect(outcome.code == 1, "\(outcome)")

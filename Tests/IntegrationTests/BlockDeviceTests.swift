@@ -53,13 +53,19 @@ struct BlockDeviceStoreTests {
         ])
         try daemon.start()
         let socket = try daemon.createVhost("disk", size: "1G")
+        let bytes = (0..<128 << 10).map { UInt8(truncatingIfNeeded: $0 / 512) }
+        do {
+            // Aligned memory, but not where the blocks begin.
+            var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
+            try disk.writeBlocking(sector: 0, bytes)
+            try disk.flush()
+            let middle = try disk.readBlocking(sector: 1, byteCount: 8192)
+            #expect(middle == Array(bytes[512..<8704]))
+        }
         // Pieces of seven sectors: whole blocks in memory that such a device cannot read into.
         var odd = patientOptions()
         odd.dataSegmentBytes = 3584
         var disk = try BlockDriver(connectingTo: socket, options: odd)
-        let bytes = (0..<128 << 10).map { UInt8(truncatingIfNeeded: $0 / 512) }
-        try disk.writeBlocking(sector: 0, bytes)
-        try disk.flush()
         let isRight = try disk.readBlocking(sector: 0, byteCount: bytes.count) == bytes
         #expect(isRight)
         #expect(try daemon.terminate() == 0)

@@ -41,13 +41,19 @@ struct CheckFindingTests {
             ) { store in for offset in Superblock.copyOffsets { store.flip(offset + 90) } },
             Damage(
                 testDescription: "a checkpoint root", severity: .repairable, structures: [.root]
-            ) { $0.flip(Superblock.checkpointRootOffset(stream: 0, copy: 0) + 90) },
+            ) { $0.flip(Superblock.checkpointRootOffsets(stream: 0, copy: 0)[0] + 90) },
+            Damage(
+                testDescription: "the twin of a checkpoint root", severity: .repairable,
+                structures: [.root]
+            ) { $0.flip(Superblock.checkpointRootOffsets(stream: 0, copy: 1)[1] + 90) },
             Damage(
                 testDescription: "both roots of a shard", severity: .unreadable,
                 structures: [.root], outcome: .refused
             ) { store in
                 for copy in 0..<2 {
-                    store.flip(Superblock.checkpointRootOffset(stream: 0, copy: copy) + 90)
+                    for offset in Superblock.checkpointRootOffsets(stream: 0, copy: copy) {
+                        store.flip(offset + 90)
+                    }
                 }
             },
             Damage(
@@ -224,7 +230,7 @@ struct CheckFindingTests {
         store.flip(try store.offset(of: #require(page)))
         let older = SmallStore.check(store.device)
         #expect(older.severity == .repairable, "\(older.findings)")
-        store.flip(try store.offsetOfOlderRoot())
+        for offset in try store.offsetsOfOlderRoot() { store.flip(offset) }
         let report = SmallStore.check(store.device)
         let worst = report.findings.filter { $0.severity == .loss }.map(\.structure)
         #expect(worst == [.records], "\(report.findings)")
@@ -272,10 +278,10 @@ extension SmallStore {
         }
     }
 
-    fileprivate func offsetOfOlderRoot() throws -> UInt64 {
+    fileprivate func offsetsOfOlderRoot() throws -> [UInt64] {
         let roots = try roots()
         let isFirst = try #require(roots[0]).sequence < #require(roots[1]).sequence
-        return Superblock.checkpointRootOffset(stream: 0, copy: isFirst ? 0 : 1)
+        return Superblock.checkpointRootOffsets(stream: 0, copy: isFirst ? 0 : 1)
     }
 
     private func roots() throws -> [CheckpointRoot?] {

@@ -76,7 +76,7 @@ struct CheckTests {
         var offsets = Set(Superblock.copyOffsets)
         for stream in 0..<streamCount {
             for copy in 0..<2 {
-                offsets.insert(Superblock.checkpointRootOffset(stream: stream, copy: copy))
+                offsets.formUnion(Superblock.checkpointRootOffsets(stream: stream, copy: copy))
             }
         }
         let roots = offsets

@@ -83,6 +83,33 @@ struct RootTests {
         try expectWhole(store, "new")
     }
 
+    /// What the root before needs has been given away: nothing may lead back to it.
+    @Test(
+        "a newest root that has rotted in one of its places is still the newest", arguments: [0, 1])
+    func twin(place: Int) throws {
+        let store = try storeWithSnapshot()
+        let root = store.look { $0.checkpoint.root }
+        store.device.crash(.powerLoss)
+        store.device.rot(at: root.byteOffsets[place] + 100, bit: 3)
+        try store.open()
+        #expect(store.look { $0.checkpoint.root.sequence } == root.sequence)
+        // It is whole again.
+        store.device.crash(.powerLoss)
+        store.device.rot(at: root.byteOffsets[1 - place] + 100, bit: 3)
+        try store.open()
+        #expect(store.look { $0.checkpoint.root.sequence } == root.sequence)
+        #expect(try store.compare() == SmallStore.Comparison())
+    }
+
+    @Test("a root that the device does not read is not taken for one that was never written")
+    func unreadable() throws {
+        let store = try storeWithSnapshot()
+        let root = store.look { $0.checkpoint.root }
+        store.device.crash(.powerLoss)
+        for offset in root.byteOffsets { store.device.spoil(at: offset) }
+        #expect(throws: StoreError.self) { try store.open() }
+    }
+
     /// A disk with the snapshot `old`, in a checkpoint.
     private func storeWithSnapshot() throws -> SmallStore {
         let store = try SmallStore()
@@ -98,7 +125,7 @@ struct RootTests {
     private func expectWhole(_ store: SmallStore, _ comment: Comment) throws {
         let root = store.look { $0.checkpoint.root }
         store.device.crash(.powerLoss)
-        store.device.rot(at: root.byteOffset + 100, bit: 3)
+        for offset in root.byteOffsets { store.device.rot(at: offset + 100, bit: 3) }
         try store.open()
         #expect(store.look { $0.checkpoint.root.sequence } == root.sequence - 1, comment)
         #expect(try store.compare() == SmallStore.Comparison(), comment)
@@ -123,8 +150,8 @@ extension SmallStore {
 
     fileprivate func rootOnDevice(_ copy: UInt64) -> CheckpointRoot? {
         let block = BlockBuffer()
-        let offset = Superblock.checkpointRootOffset(stream: 0, copy: Int(copy))
-        device.peek(at: offset, into: block.bytes)
+        let offsets = Superblock.checkpointRootOffsets(stream: 0, copy: Int(copy))
+        device.peek(at: offsets[0], into: block.bytes)
         return CheckpointRoot.decode(
             from: block.base, uuid: StoreUUID(high: 7, low: 9), stream: 0)
     }

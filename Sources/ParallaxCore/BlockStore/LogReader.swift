@@ -180,7 +180,9 @@ struct LogReader: ~Copyable {
     mutating func isContradictedHere(
         _ leases: inout [ExtentNumber: ExtentSlot], medium: some StoreMedium
     ) -> Bool {
-        let end = min(superblock.extentBlocks, block + 8 * (Limits.chunkPayloadBlocks + 1))
+        // As long as there are chunks: any number of them may have been written during one sync.
+        let reach = 8 * (Limits.chunkPayloadBlocks + 1)
+        var end = min(superblock.extentBlocks, block + reach)
         var position = block
         while position < end {
             // What cannot be read says nothing.
@@ -194,6 +196,7 @@ struct LogReader: ~Copyable {
             takeLeases(&leases, recordBytes: header.recordBytes)
             if (try? isWhole(header, at: position - 1, medium: medium)) == true {
                 position += header.payloadBlocks
+                end = min(superblock.extentBlocks, position + reach)
             }
         }
         return false

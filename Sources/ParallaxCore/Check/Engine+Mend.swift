@@ -12,6 +12,7 @@ extension Engine {
         // What the log said of blocks that the books did not know: from here on they do.
         forgetContradictions()
         mendAccounts(walk)
+        mostClaimed = appliedLSN
         continueBehindWhatLives()
         touchAllPages()
         changesSinceFreeze += 1

@@ -42,6 +42,11 @@ extension Engine {
     }
 }
 
+extension Engine {
+    /// What a chunk that is written now says was durable.
+    var claimedLSN: LogSequenceNumber { min(durableLSN, mostClaimed) }
+}
+
 /// Opening to look, not to serve.
 extension Engine {
     /// Loads the checkpoint of `root` and, unless a daemon is writing it, replays the log behind it;

@@ -73,19 +73,15 @@ extension StoreCheck {
         }
     }
 
-    /// Both roots of a stream; nil: no root, or a damaged one.
+    /// Both roots of a stream; nil: no root, or a damaged one, in both of its places.
     func roots(
         _ stream: Int, _ superblock: Superblock, medium: some StoreMedium
     ) -> [CheckpointRoot?] {
-        let block = BlockBuffer()
-        return (0..<2).map { copy in
-            let offset = Superblock.checkpointRootOffset(stream: stream, copy: copy)
-            guard (try? medium.read(at: offset, into: block.bytes)) != nil,
-                let root = CheckpointRoot.decode(
-                    from: block.base, uuid: superblock.uuid, stream: stream),
-                root.replayBlock <= superblock.extentBlocks
-            else { return nil }
-            return root
+        (0..<2).map { copy in
+            CheckpointRoot.places(superblock, stream: stream, copy: copy, medium: medium)
+                .compactMap(\.root)
+                .filter { $0.replayBlock <= superblock.extentBlocks }
+                .max { $0.sequence < $1.sequence }
         }
     }
 
@@ -96,7 +92,7 @@ extension StoreCheck {
     ) -> OpenedStream {
         var opened = OpenedStream()
         let roots = roots(stream, superblock, medium: medium)
-        noteRoots(roots, stream, &opened, medium: medium)
+        noteRoots(stream, superblock, &opened, medium: medium)
         let candidates = roots.compactMap { $0 }.sorted { $0.sequence > $1.sequence }
         guard let newest = candidates.first else {
             opened.findings.append(
@@ -169,27 +165,21 @@ extension StoreCheck {
     }
 
     private func noteRoots(
-        _ roots: [CheckpointRoot?], _ stream: Int, _ opened: inout OpenedStream,
+        _ stream: Int, _ superblock: Superblock, _ opened: inout OpenedStream,
         medium: some StoreMedium
     ) {
-        for copy in 0..<2 where roots[copy] == nil {
-            // A stream that was never written to has one root, and zeros.
-            if let other = roots[1 - copy], other.sequence == 0, copy == 1,
-                isZero(Superblock.checkpointRootOffset(stream: stream, copy: copy), medium: medium)
-            {
-                continue
+        for copy in 0..<2 {
+            let places = CheckpointRoot.places(
+                superblock, stream: stream, copy: copy, medium: medium)
+            // Zeros: a stream that was never written to has one root, and an older program wrote no twins.
+            for (place, content) in places.enumerated() where content.isDamaged {
+                opened.findings.append(
+                    CheckFinding(
+                        .repairable, .root, stream: stream,
+                        "Copy \(copy) of the checkpoint root of shard \(stream)"
+                            + "\(place == 0 ? "" : ", its twin,") is damaged, or was torn by a loss of "
+                            + "power."))
             }
-            opened.findings.append(
-                CheckFinding(
-                    .repairable, .root, stream: stream,
-                    "Copy \(copy) of the checkpoint root of shard \(stream) is damaged, or was torn "
-                        + "by a loss of power."))
         }
-    }
-
-    private func isZero(_ offset: UInt64, medium: some StoreMedium) -> Bool {
-        let block = BlockBuffer()
-        guard (try? medium.read(at: offset, into: block.bytes)) != nil else { return false }
-        return Memory.isZero(block.base, count: blockBytes)
     }
 }

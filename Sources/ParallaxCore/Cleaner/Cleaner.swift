@@ -185,6 +185,12 @@ struct Cleaner: ~Copyable {
         return max(0, blocks - (blocks + perChunk) / (perChunk + 1))
     }
 
+    /// Up to where the open cold extent is on the device, between two chunks; nil: it is another.
+    func writtenEnd(of extent: ExtentNumber) -> Int? {
+        guard isColdOpen, extent == cold.newest else { return nil }
+        return coldChunks.filter(\.isInFlight).map(\.place.block).min() ?? cold.filled
+    }
+
     /// The number of another one.
     mutating func addSpare() -> ExtentNumber {
         let number = cold.next

@@ -35,6 +35,8 @@ extension Engine {
 
     private mutating func logLeasesOfColdExtents() -> Bool {
         while let number = moveLog.leases.first {
+            // A replay behind the checkpoint under way would find a lease of what that has dropped.
+            if checkpoint.droppable.contains(number) { return false }
             // One that a checkpoint has dropped meanwhile must not come back.
             if let slot = forest.extents.slot(of: number) {
                 guard hasRoomForMoves(recordBytes: ChunkRecord.leaseBytes) else { return false }
@@ -122,7 +124,10 @@ extension Engine {
         counters.droppedExtents += 1
     }
 
+    /// Not between a checkpoint's freeze and its tables: the log from the freeze on may still have the
+    /// lease of what was dropped, and in the tables its slot would be another extent's already.
     private mutating func releaseDropped() {
+        guard mayDropBetweenCheckpoints else { return }
         while let drop = moveLog.drops.first, drop.lsn <= durableLSN {
             releasing.append(drop.slot)
             _ = moveLog.drops.popFirst()

@@ -78,7 +78,9 @@ struct Checkpoint: ~Copyable {
     var isWanted = false
     /// Changes wait for one: there are no frames for them, or no space.
     var isNeeded = false
-    var isAwaitingRootWrite = false
+    /// Places of the root that are still to be written, and that have been.
+    var rootWritesToSend = 0
+    var rootWritesDone = 0
     var lastStart: UInt64 = 0
 
     init(root: CheckpointRoot) {

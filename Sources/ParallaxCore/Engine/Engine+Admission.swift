@@ -74,6 +74,9 @@ extension Engine {
         guard request.operation == .read, let segments = request.segments else { return false }
         if request.segmentCount > Limits.directSegments { return true }
         let mask = configuration.bufferAlignment - 1
+        // From there on its blocks lie across what would be aligned.
+        let start = Int(request.firstSector % UInt64(sectorsPerBlock)) * sectorBytes
+        if start & mask != 0 { return true }
         for index in 0..<Int(request.segmentCount) {
             let bits = Int(bitPattern: segments[index].base) | segments[index].count
             if bits & mask != 0 { return true }

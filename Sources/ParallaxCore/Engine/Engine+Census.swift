@@ -83,6 +83,7 @@ extension Engine {
         }
         taker.census.countedNodes = forest.liveNodes
         notePinnedFrames(&taker)
+        notePendingCharges(&taker)
         for index in 0..<forest.extents.count where forest.extents[index].live > 0 {
             let extent = forest.extents[index]
             taker.census.countedBlocks[extent.number.rawValue] = Int(extent.live)
@@ -125,6 +126,14 @@ extension Engine {
             forest.cache.frames[frame].state == .clean && forest.cache.frames[frame].references > 0
         }
         if pinned > 0 { taker.census.problems.append("\(pinned) clean nodes cannot be evicted") }
+    }
+
+    /// What is charged in advance is given back by the last part of each request.
+    private func notePendingCharges(_ taker: inout CensusTaker) {
+        guard requests.usedCount == 0 else { return }
+        for handle in 0..<catalog.count where catalog.vdis[handle].pendingCharge > 0 {
+            taker.census.problems.append("\(catalog.names[handle]) is charged for nothing")
+        }
     }
 
     private func visit(_ tree: TreeRoot, _ taker: inout CensusTaker) {

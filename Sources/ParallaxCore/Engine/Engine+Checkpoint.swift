@@ -28,7 +28,7 @@ extension Engine {
         case .rootDurable:
             if syncsCompleted >= checkpoint.rootSync { finishCheckpoint() }
         }
-        if checkpoint.isAwaitingRootWrite { sendCheckpointRoot() }
+        sendCheckpointRoot()
     }
 
     private mutating func beginCheckpointIfDue() {
@@ -266,18 +266,21 @@ extension Engine {
     private mutating func writeCheckpointRoot() {
         checkpoint.next.encode(to: checkpoint.rootBlock.base)
         checkpoint.phase = .root
-        checkpoint.isAwaitingRootWrite = true
+        checkpoint.rootWritesToSend = checkpoint.next.byteOffsets.count
+        checkpoint.rootWritesDone = 0
     }
 
     private mutating func sendCheckpointRoot() {
-        guard commands.freeCapacity > 0 else { return }
-        checkpoint.isAwaitingRootWrite = false
-        commands.append(
-            StoreCommand(
-                operation: .write, tag: CommandTag(.checkpointRoot, 0).rawValue,
-                offset: checkpoint.next.byteOffset,
-                byteCount: blockBytes, buffers: UnsafePointer(checkpoint.rootBuffer),
-                bufferCount: 1))
+        while checkpoint.rootWritesToSend > 0, commands.freeCapacity > 0 {
+            checkpoint.rootWritesToSend -= 1
+            let place = checkpoint.rootWritesToSend
+            commands.append(
+                StoreCommand(
+                    operation: .write, tag: CommandTag(.checkpointRoot, place).rawValue,
+                    offset: checkpoint.next.byteOffsets[place],
+                    byteCount: blockBytes, buffers: UnsafePointer(checkpoint.rootBuffer),
+                    bufferCount: 1))
+        }
     }
 
     mutating func completeCheckpointRoot(result: Int) {
@@ -290,6 +293,8 @@ extension Engine {
                         + "are read-only until the cause is mended and the daemon restarted."))
             return
         }
+        checkpoint.rootWritesDone += 1
+        guard checkpoint.rootWritesDone == checkpoint.next.byteOffsets.count else { return }
         // A sync that is under way began too early to cover the root.
         checkpoint.rootSync = syncsStarted + 1
         checkpoint.phase = .rootDurable

@@ -23,6 +23,8 @@ struct DiffQueue {
     var replies = Fifo<DiffReply>()
 
     var hasWork: Bool { job != nil || !waiting.isEmpty }
+    /// There is something to do that waits for no node.
+    var hasMore: Bool { job.map { $0.awaited == .hole } ?? !waiting.isEmpty }
 }
 
 /// Comparing two versions: their trees side by side, so that the cost is that of the difference,

@@ -53,7 +53,7 @@ extension Engine {
 
     mutating func sealChunk() {
         let index = log.seal(
-            superblock: superblock, stream: configuration.stream, durableLSN: durableLSN,
+            superblock: superblock, stream: configuration.stream, durableLSN: claimedLSN,
             extents: &forest.extents)
         counters.chunks += 1
         let bytes = log.chunks[index].writeBuffer.pointee.count

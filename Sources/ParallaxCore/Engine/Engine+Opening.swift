@@ -45,19 +45,16 @@ extension Engine {
             throw StoreError(.invalidOptions, "The store has no stream \(stream).")
         }
         var newest: CheckpointRoot?
-        let block = BlockBuffer()
         for copy in 0..<2 {
-            let offset = Superblock.checkpointRootOffset(stream: stream, copy: copy)
-            do throws(MediumError) {
-                try medium.read(at: offset, into: block.bytes)
-            } catch {
-                continue
+            let places = CheckpointRoot.places(
+                superblock, stream: stream, copy: copy, medium: medium)
+            // What cannot be read may be the newest, and read the next time.
+            if places.allSatisfy({ $0 == .unreadable }) {
+                throw damaged("a checkpoint root of shard \(stream) cannot be read")
             }
-            guard
-                let root = CheckpointRoot.decode(
-                    from: block.base, uuid: superblock.uuid, stream: stream)
-            else { continue }
-            if root.sequence >= newest?.sequence ?? 0 { newest = root }
+            for case .root(let root) in places where root.sequence >= newest?.sequence ?? 0 {
+                newest = root
+            }
         }
         guard let newest, newest.replayBlock <= superblock.extentBlocks else {
             throw damaged("no checkpoint of shard \(stream) can be read")

@@ -215,6 +215,7 @@ extension Engine {
         case .end:
             job.level += 1
             job.cursor = 0
+            job.attempts = 0
             if job.purpose == .count || job.level >= comparison.mine.levels { return .done }
             catalog.reclaim.job = job
             showProgress(job)
@@ -231,6 +232,7 @@ extension Engine {
         guard block > job.cursor else { return }
         var job = job
         job.cursor = block
+        job.attempts = 0
         catalog.reclaim.job = job
         showProgress(job)
     }
@@ -244,6 +246,7 @@ extension Engine {
             catalog.reclaim.job?.awaited = node
             sendNodeLoads()
         } else {
+            catalog.reclaim.job?.awaited = nil
             catalog.reclaim.starvedTurns += 1
         }
         return .waits

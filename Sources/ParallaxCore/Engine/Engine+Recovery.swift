@@ -128,7 +128,9 @@ extension Engine {
         let block = BlockBuffer()
         root.encode(to: block.base)
         do throws(MediumError) {
-            try medium.write(at: root.byteOffset, from: UnsafeRawBufferPointer(block.bytes))
+            for offset in root.byteOffsets {
+                try medium.write(at: offset, from: UnsafeRawBufferPointer(block.bytes))
+            }
         } catch { throw StoreError(error) }
     }
 

@@ -21,7 +21,8 @@ extension Engine {
             }
         case .loading, .starved: return
         }
-        guard admitCharge(part) else { return }
+        // What is in chunks already is admitted: what the rest would be charged may have risen since.
+        guard parts[part].stagedBlocks > 0 || admitCharge(part) else { return }
         parts[part].phase = .staging
         if staging.isEmpty {
             stage(part)
@@ -242,6 +243,7 @@ extension Engine {
     /// The part is over, well or badly.
     mutating func finishPart(_ part: Int) {
         let finished = parts[part]
+        precondition(finished.outstanding == 0, "Engine: a part ends that chunks or reads name")
         if finished.bounce >= 0 { bounces.giveBack(Int(finished.bounce)) }
         leaveEpoch(part)
         unlock(part)

@@ -71,6 +71,9 @@ package struct Engine: ~Copyable {
 
     var appliedLSN: LogSequenceNumber
     var durableLSN: LogSequenceNumber
+    /// A repair writes into memory first, and from there in any order: its chunks do not vouch for each
+    /// other.
+    var mostClaimed = LogSequenceNumber(.max)
     /// What the sync under way will make durable; nil when none is.
     var syncingLSN: LogSequenceNumber?
     /// Operations in chunks that are not applied.
@@ -301,7 +304,7 @@ extension Engine {
     /// Whether a turn would do more work at once, without waiting for anything.
     package var wantsTurn: Bool {
         !isWindingDown
-            && (catalog.reclaim.hasMore || diffs.job?.awaited == .hole)
+            && (catalog.reclaim.hasMore || diffs.hasMore)
     }
 
     /// Counters since the engine was opened, and its present state.

@@ -55,11 +55,13 @@ package enum Store {
                 nodeFrames: 0, nextExtent: ExtentNumber(2), nextVDI: 1,
                 nextSnapshot: 1
             ).encode(to: block.base)
-            let first = Superblock.checkpointRootOffset(stream: stream, copy: 0)
-            try write(block, at: first, to: medium)
+            for offset in Superblock.checkpointRootOffsets(stream: stream, copy: 0) {
+                try write(block, at: offset, to: medium)
+            }
             block.zero()
-            let second = Superblock.checkpointRootOffset(stream: stream, copy: 1)
-            try write(block, at: second, to: medium)
+            for offset in Superblock.checkpointRootOffsets(stream: stream, copy: 1) {
+                try write(block, at: offset, to: medium)
+            }
         }
         try sync(medium)
         try writeSuperblock(superblock, to: medium)

@@ -4,7 +4,8 @@
 /// The durable end of a checkpoint: where its tables are, and from where the log is replayed.
 ///
 /// Each stream has two, written in turn, each only after all that it points to is durable; the
-/// valid one with the higher sequence counts.
+/// valid one with the higher sequence counts. Each is in two places, for nothing else would tell of a
+/// newest root that has rotted: what the older one needs has been given away.
 ///
 /// ```
 ///  offset size  field
@@ -47,9 +48,9 @@ package struct CheckpointRoot: Equatable, Sendable {
     /// Rows of the table of versions that were ever used; 0: not known.
     package var versionRows = 0
 
-    /// Where in the store it belongs.
-    package var byteOffset: UInt64 {
-        Superblock.checkpointRootOffset(stream: stream, copy: Int(sequence & 1))
+    /// Where in the store it belongs: two places, either of which is enough.
+    package var byteOffsets: [UInt64] {
+        Superblock.checkpointRootOffsets(stream: stream, copy: Int(sequence & 1))
     }
 
     /// Node frames that a replay needs. A checkpoint must have found room for all nodes that were

@@ -60,9 +60,13 @@ package struct Superblock: Equatable, Sendable {
             + UInt64(block) * UInt64(blockBytes)
     }
 
-    /// Offset in bytes of one of the two checkpoint roots of a stream.
-    package static func checkpointRootOffset(stream: Int, copy: Int) -> UInt64 {
-        UInt64(64 << 10) + UInt64(stream * 2 + copy) * UInt64(blockBytes)
+    /// Offsets in bytes of one of the two checkpoint roots of a stream: of the root, and of its twin,
+    /// which lies behind the roots of all streams that there may be.
+    package static func checkpointRootOffsets(stream: Int, copy: Int) -> [UInt64] {
+        let index = stream * 2 + copy
+        return [index, 2 * Limits.streams.upperBound + index].map {
+            UInt64(64 << 10) + UInt64($0) * UInt64(blockBytes)
+        }
     }
 }
 

@@ -109,7 +109,7 @@ extension Engine {
     /// Up to where the extent is on the device. Nodes and pages live from the moment on in which they
     /// are put into a chunk: those of chunks that are not applied yet may still be on their way.
     private func writtenEnd(of extent: ExtentNumber) -> Int {
-        guard !extent.isCold else { return superblock.extentBlocks }
+        if extent.isCold { return cleaner.writtenEnd(of: extent) ?? superblock.extentBlocks }
         let (_, first, block) = log.replayStart()
         if extent == first { return block }
         return extent < first ? superblock.extentBlocks : 0

@@ -92,14 +92,17 @@ package final class ExtentPreparer: Sendable {
 
     deinit { if wakeUp >= 0 { close(wakeUp) } }
 
-    /// Slots that no shard owns, prepared ones included. Without a lock, and so a moment old.
+    /// Slots that no shard owns and that can be had, prepared ones included. Without a lock, and so a
+    /// moment old.
     package var freeSlotCount: Int { freeSlots.load(ordering: .relaxed) }
 
     /// Every look at the state and every change of it.
     func update<Result>(_ body: (inout State) -> Result) -> Result {
         let (result, hopeless) = state.withLock { state in
             let result = body(&state)
-            freeSlots.store(state.allocator.freeCount + state.ready.count, ordering: .relaxed)
+            // Where one cannot be had, nobody counts on the others: the store is full.
+            let free = state.failure == nil ? state.allocator.freeCount : 0
+            freeSlots.store(free + state.ready.count, ordering: .relaxed)
             return (result, state.takeHopeless())
         }
         for reply in hopeless { reply(nil) }
@@ -176,10 +179,14 @@ package final class ExtentPreparer: Sendable {
         let result = parallax_fallocate(
             store.fileDescriptor, 0, Int64(start), Int64(extentBytes))
         let isGiven = update { state in
-            if result == 0 || result == -EOPNOTSUPP { return true }
+            if result == 0 || result == -EOPNOTSUPP {
+                state.failure = nil
+                return true
+            }
             state.failure = MediumError(errno: -result, operation: .write, offset: start)
             state.allocated.remove(slot)
-            putBack(slot, &state)
+            // Not `backed`: those that have blocks come first.
+            state.allocator.release(slot)
             return false
         }
         reply(isGiven ? slot : nil)
@@ -308,7 +315,7 @@ extension ExtentPreparer {
         let waiting = update { state in
             state.isHolding = false
             state.failure = failure
-            putBack(slot, &state)
+            state.allocator.release(slot)
             defer { state.waiting = [] }
             return state.waiting
         }

@@ -103,6 +103,12 @@ final class CanaryEngine: EngineUnderTest {
         engine.requestCleaning(untilFreeSlots: goal)
     }
 
+    func startScrub(bytesPerSecond: UInt64) {
+        engine.startScrub(bytesPerSecond: bytesPerSecond)
+    }
+    func stopScrub() { engine.stopScrub() }
+    func nextScrubFinding() -> String? { engine.nextScrubFinding() }
+
     var movedBlocks: UInt64 { engine.movedBlocks }
     func ownedSlots() -> [UInt32] { engine.ownedSlots() }
     func snapshots(from cursor: Int, limit: Int) -> SnapshotPage {

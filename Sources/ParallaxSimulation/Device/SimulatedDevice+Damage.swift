@@ -38,6 +38,9 @@ extension SimulatedDevice {
         return offset
     }
 
+    /// The sector at this offset cannot be read until it is written again.
+    package func spoil(at offset: UInt64) { unreadable.insert(offset / UInt64(sectorBytes)) }
+
     /// Makes a sector of what was ever written unreadable until it is written again; returns where.
     package func spoilSomewhere() -> UInt64? {
         let pages = visible.pageNumbers
@@ -46,7 +49,7 @@ extension SimulatedDevice {
         let offset =
             page * UInt64(blockBytes)
             + UInt64(faultRandom.index(below: sectorsPerBlock) * sectorBytes)
-        unreadable.insert(offset / UInt64(sectorBytes))
+        spoil(at: offset)
         return offset
     }
 

@@ -26,6 +26,10 @@ package protocol EngineUnderTest: AnyObject {
     /// Blocks that the cleaner has moved since the engine was opened.
     var movedBlocks: UInt64 { get }
 
+    func startScrub(bytesPerSecond: UInt64)
+    func stopScrub()
+    func nextScrubFinding() -> String?
+
     func submit(change: CatalogChange, ticket: UInt64)
     func nextChangeReply() -> ChangeReply?
     func handle(of identifier: UInt64) -> UInt32?

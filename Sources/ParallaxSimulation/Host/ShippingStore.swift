@@ -67,8 +67,10 @@ package struct ShippingStore: StoreUnderTest {
         }
         for stream in 0..<shape.streamCount {
             for copy in 0...1 {
-                let root = Superblock.checkpointRootOffset(stream: stream, copy: copy)
-                if offset >= root && offset < root + UInt64(blockBytes) { return .stream(stream) }
+                for root in Superblock.checkpointRootOffsets(stream: stream, copy: copy)
+                where offset >= root && offset < root + UInt64(blockBytes) {
+                    return .stream(stream)
+                }
             }
         }
         return .reserved
@@ -104,6 +106,12 @@ package final class ShippingEngine: EngineUnderTest {
     }
 
     package var movedBlocks: UInt64 { engine.statistics.movedBlocks }
+
+    package func startScrub(bytesPerSecond: UInt64) {
+        engine.startScrub(bytesPerSecond: bytesPerSecond, from: nil)
+    }
+    package func stopScrub() { engine.stopScrub() }
+    package func nextScrubFinding() -> String? { engine.nextScrubFinding() }
 
     package func submit(change: CatalogChange, ticket: UInt64) {
         engine.submit(change: change, ticket: ticket)

@@ -116,6 +116,7 @@ extension SimulatedHost {
         if let disk {
             while try !submit(Wish(.flush), to: disk) { try step() }
         } else {
+            stopScrubs()
             engine.requestCheckpoint()
             try run("the engine to be idle") { engine.isIdle }
         }

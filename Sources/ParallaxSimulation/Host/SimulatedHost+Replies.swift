@@ -141,7 +141,7 @@ extension SimulatedHost {
             statistics.noSpace += 1
             if case .mutation = request.expectation {
                 isLegal =
-                    stream.lastSupplyWasNil || request.wasFullBefore
+                    disk?.wasRationed == true || stream.lastSupplyWasNil || request.wasFullBefore
                     || stream.nilSupplies > request.nilSuppliesBefore
             } else {
                 isLegal = false

@@ -62,6 +62,7 @@ extension SimulatedHost {
     /// Runs until the engines have nothing left to do, checkpoints included.
     package func settle() throws(SimulationFailure) {
         try drain()
+        stopScrubs()
         for stream in streams { stream.engine?.requestCheckpoint() }
         try run("the engines to be idle") {
             streams.allSatisfy { $0.engine?.isIdle ?? true } && device.inFlightCount == 0

@@ -73,6 +73,8 @@ package final class SimulatedHost {
         package var censuses = 0
         package var storeChecks = 0
         package var cleanings = 0
+        package var scrubs = 0
+        package var quotas = 0
         package var movedBlocks = 0
         /// Logs that damage has made shorter than what was answered.
         package var cutLogs = 0
@@ -152,6 +154,7 @@ package final class SimulatedHost {
         try drainChangeReplies(stream)
         try drainDiffReplies(stream)
         try drainReleases(stream)
+        try drainScrubFindings(stream)
         requestExtents(stream)
         if random.chance(percent: 50) { supplyExtents(stream) }
     }

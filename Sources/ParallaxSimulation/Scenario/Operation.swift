@@ -11,6 +11,7 @@ package struct Operation {
         case template, readSnapshot, closeSnapshot, diff, wrongVersion
         case clean, retain
         case relapse, rotLog, stall
+        case ration, scrub
 
         /// The kinds that `Profile.VersionWeights` weighs, in its order.
         static let versions: [Kind] = [
@@ -37,7 +38,7 @@ package struct Operation {
         // Worlds without what came later draw as they did before.
         let later: [(kind: Kind, weight: Int)] = [
             (.clean, weights.clean), (.relapse, weights.relapse), (.rotLog, weights.rotLog),
-            (.stall, weights.stall),
+            (.stall, weights.stall), (.ration, weights.ration), (.scrub, weights.scrub),
         ].filter { $0.weight > 0 }
         let index = random.weightedIndex(table + later.map(\.weight))
         return Operation(

@@ -60,6 +60,23 @@ extension Profile {
         if random.oneIn(6) { faults.readErrorOneIn = random.integer(in: 50...300) }
     }
 
+    /// In an eighth of all worlds quotas are set, in an eighth the store is scrubbed; and one in 24 becomes
+    /// another: so full of wide trees that the cleaner is at work in a checkpoint of many turns.
+    mutating func addChores(_ random: inout SeededRandom) {
+        if random.oneIn(24) {
+            self = Profile(character: .churning, random: &random)
+            widenTrees(&random)
+            shape.storeBytes = UInt64(random.integer(in: 24...40)) << 20
+            drawCleaner(permilles: [200, 500], &random)
+            diskBytes = [shape.storeBytes / 8 * 6 / UInt64(diskCount) & ~0xFFFFF, 256 << 20]
+            writesSparsely = random.oneIn(2)
+            writesMuch = !writesSparsely
+            weights.clean = 8
+        }
+        if random.oneIn(8) { weights.ration = 8 }
+        if random.oneIn(8) { weights.scrub = 4 }
+    }
+
     private mutating func shrink(_ random: inout SeededRandom, mebibytes: ClosedRange<Int>) {
         shape.storeBytes = UInt64(random.integer(in: mebibytes)) << 20
         shape.streamCount = 1

@@ -52,6 +52,8 @@ package struct Profile {
         package var relapse = 0
         package var rotLog = 0
         package var stall = 0
+        package var ration = 0
+        package var scrub = 0
     }
 
     package struct VersionWeights {

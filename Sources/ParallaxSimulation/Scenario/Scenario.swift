@@ -50,6 +50,8 @@ package struct Scenario {
                 var crowds = SeededRandom(seed: SeededRandom.mix(seed ^ 0xC40D_5000))
                 profile.specialiseCrowds(&crowds)
             }
+            var chores = SeededRandom(seed: SeededRandom.mix(seed ^ 0xC408_E500))
+            profile.addChores(&chores)
         }
         self.profile = profile
         let world = profile

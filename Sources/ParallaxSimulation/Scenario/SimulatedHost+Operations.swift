@@ -52,6 +52,8 @@ extension SimulatedHost {
         case .relapse: return try relapse()
         case .rotLog: return try rotLog()
         case .stall: return try stall()
+        case .ration: ration()
+        case .scrub: scrub()
         default: try perform(version: operation.kind, profile)
         }
         return try recoverFromFailStop(profile)
