@@ -42,6 +42,61 @@ struct LogEndTests {
         #expect(error?.message.contains("breaks off") == true)
     }
 
+    @Test("a rotten chunk is missed however much was written before that was known to be durable")
+    func distantWitness() throws {
+        let store = try SmallStore(sizeBytes: 513 << 20, extentBytes: 16 << 20)
+        store.configuration.checkpointIntervalNanoseconds = 1 << 60
+        try store.open()
+        try store.create("disk")
+        try store.write("disk", 0..<1)
+        try store.checkpoint()
+        let before = Set(store.device.touchedPages)
+        try store.write("disk", 1..<2)
+        let places = Set(store.device.touchedPages).subtracting(before)
+        let handle = try store.handle("disk")
+        store.mislead {
+            $0.submit(
+                BlockRequest(
+                    operation: .flush, vdi: handle, session: 1, tag: 2, firstSector: 0,
+                    sectorCount: 0, segments: nil, segmentCount: 0))
+        }
+        var sync: StoreCommand?
+        for _ in 0..<10 where sync == nil { sync = try store.turn { $0 == .sync }.first }
+        // 8 KiB each, with the header; and the sync takes all that time.
+        try store.write("disk", 2..<1202)
+        try store.carryOut(try #require(sync))
+        store.step()
+        let isFlushed = store.mislead { $0.nextReply() != nil }
+        #expect(isFlushed)
+        try store.write("disk", 1202..<1203)
+        store.device.crash(.processLoss)
+        store.device.rot(at: try #require(places.min()) * 4096 + 100, bit: 1)
+        let error = #expect(throws: StoreError.self) { try store.open() }
+        #expect(error?.message.contains("breaks off") == true)
+    }
+
+    /// Until the next loss of power a host may show what it will never write.
+    @Test("what a failed sync may have lost is written again by the next process", arguments: 1...8)
+    func failedSync(seed: UInt64) throws {
+        let store = try SmallStore()
+        store.device.random = SeededRandom(seed: seed)
+        try store.create("disk")
+        try store.write("disk", 0..<50)
+        try store.flush("disk")
+        try store.write("disk", 20..<90)
+        store.device.faults.syncErrorOneIn = 1
+        try store.flush("disk")
+        store.device.faults = .none
+        #expect(store.device.statistics.dropped > 0)
+        store.device.crash(.processLoss)
+        try store.open()
+        try store.write("disk", 90..<100)
+        try store.flush("disk")
+        store.device.crash(.powerLoss)
+        try store.open()
+        #expect(try store.compare() == SmallStore.Comparison())
+    }
+
     /// The rest of the header's block.
     private func overwrite(
         _ device: SimulatedDevice, _ offset: UInt64, with byte: UInt8

@@ -51,6 +51,56 @@ struct MoveLogTests {
         #expect(cleaned == SmallStore.Comparison())
     }
 
+    /// A replay behind the checkpoint would find the slot in use by somebody else.
+    @Test("a cold extent that the checkpoint under way drops is not leased in the log any more")
+    func leaseOfDropped() throws {
+        let store = try makeStore()
+        let isLogged = store.mislead { engine in
+            let spare = engine.cleaner.spares[0]
+            engine.moveLog.leases = [spare]
+            return [[spare], []].map { droppable in
+                engine.checkpoint.droppable = droppable
+                engine.advanceMoveLog()
+                return engine.moveLog.leases.isEmpty
+            }
+        }
+        #expect(isLogged == [false, true])
+    }
+
+    /// Its lease may be in the log behind the freeze.
+    @Test("no slot of a dropped extent is given back between a checkpoint's freeze and its tables")
+    func releaseInFreeze() throws {
+        let store = try makeStore()
+        let isReleased = store.mislead { engine in
+            engine.moveLog.drops.append(
+                MoveLog.Drop(slot: ExtentSlot(20), lsn: LogSequenceNumber(0)))
+            return [Checkpoint.Phase.nodes, .pages, .idle].map { phase in
+                engine.checkpoint.phase = phase
+                engine.advanceMoveLog()
+                return engine.releasing.contains(ExtentSlot(20))
+            }
+        }
+        #expect(isReleased == [false, false, true])
+    }
+
+    @Test("the scrub looks at an open cold extent as far as it is on the device")
+    func writtenEnd() throws {
+        let store = try makeStore()
+        try store.clean()
+        let ends = store.mislead { engine in
+            let open = engine.cleaner.cold.newest
+            var ends = [engine.cleaner.writtenEnd(of: open)]
+            engine.cleaner.coldChunks[1].isInFlight = true
+            engine.cleaner.coldChunks[1].place = BlockAddress(extent: open, block: 7)
+            ends.append(engine.cleaner.writtenEnd(of: open))
+            engine.cleaner.coldChunks[1].isInFlight = false
+            ends.append(engine.cleaner.writtenEnd(of: ExtentNumber(1)))
+            return ends
+        }
+        let filled = store.look { $0.cleaner.cold.filled }
+        #expect(filled > 7 && ends == [filled, 7, nil])
+    }
+
     @Test("an extent is not given up in the log while a replay may need something in it")
     func held() throws {
         var table = ExtentTable(slotCount: 4, extentBlocks: 256)

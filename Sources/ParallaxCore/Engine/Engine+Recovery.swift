@@ -91,9 +91,11 @@ extension Engine {
         var reader = LogReader(superblock: superblock, root: root, slot: slot)
         reader.passesOverErrors = inspection != nil
         isReplaying = true
+        var tail = UnprovenTail()
         var isSecondLook = false
         while true {
             if let header = try nextChunk(&reader, medium: medium) {
+                tail.add(header, in: reader.slot)
                 try replay(header, reader: &reader, medium: medium)
                 isSecondLook = false
                 continue
@@ -113,6 +115,7 @@ extension Engine {
         catalog.versions.collectFreeRows(ofAll: root.versionRows)
         isReplaying = false
         try clearLogEnd(medium: medium)
+        try renew(tail, medium: medium)
         try renewRoot(root, medium: medium)
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }

@@ -11,7 +11,6 @@ extension SimulatedHost {
         device.random = random.fork()
         trace.note(.crash, mode == .powerLoss ? 1 : 0, "crash: \(mode)")
         device.crash(mode, survival: survival)
-        noteDrops(mode)
         for stream in streams {
             if let end = stream.engine?.logEnd { stream.claimed = end }
             // The device holds no buffer any more, so engine and memory may go.
@@ -36,17 +35,6 @@ extension SimulatedHost {
         }
         groups = [:]
         pendingMode = pendingMode == .powerLoss ? .powerLoss : mode
-    }
-
-    /// What a failed sync has dropped is seen by the next process, and lost with the power after that.
-    private func noteDrops(_ mode: CrashMode) {
-        switch mode {
-        case .processLoss: hasStaleDrops = hasStaleDrops || device.statistics.dropped > droppedSeen
-        case .powerLoss:
-            if hasStaleDrops { mayBeCorrupt = true }
-            hasStaleDrops = false
-        }
-        droppedSeen = device.statistics.dropped
     }
 
     /// From now on, only what was never written is wrong.

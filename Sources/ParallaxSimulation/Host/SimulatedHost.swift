@@ -48,9 +48,6 @@ package final class SimulatedHost {
     var nextName = 0
     /// What the crashes since the last recovery amount to.
     var pendingMode: CrashMode?
-    /// Writes that a failed sync has dropped are still visible: the next power loss shows it.
-    var hasStaleDrops = false
-    var droppedSeen = 0
     /// The request that `waitForReply` waits for, and its status.
     var awaited: UInt32?
     var lastStatus: [UInt32: BlockStatus] = [:]

@@ -28,8 +28,8 @@ final class SmallStore {
     var configuration: EngineConfiguration
 
     init(
-        sizeBytes: UInt64 = 25 << 20, streamCount: Int = 1, nodeFrames: Int = 256,
-        leasesAhead: Int = 2, device: SimulatedDevice? = nil
+        sizeBytes: UInt64 = 25 << 20, extentBytes: UInt64 = 1 << 20, streamCount: Int = 1,
+        nodeFrames: Int = 256, leasesAhead: Int = 2, device: SimulatedDevice? = nil
     ) throws {
         self.streamCount = streamCount
         var configuration = EngineConfiguration()
@@ -43,7 +43,7 @@ final class SmallStore {
             try Store.format(
                 medium: self.device,
                 options: FormatOptions(
-                    sizeBytes: sizeBytes, extentBytes: 1 << 20, streamCount: streamCount,
+                    sizeBytes: sizeBytes, extentBytes: extentBytes, streamCount: streamCount,
                     uuid: StoreUUID(high: 7, low: 9), createdAtNanoseconds: 0))
         }
         try open()
