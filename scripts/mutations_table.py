@@ -262,28 +262,11 @@ CLEANER = [
         "        return cleaningProspect { isVictim($0, least, isPressed: true) } > 0\n",
         "        return cleaningProspect { isVictim($0, least, isPressed: !MUTANT) } > 0\n"),
     Mutation(
-        "releases-in-freeze", "a slot is given back while the checkpoint has yet to list the extents",
-        "Cleaner/Engine+MoveLog.swift",
-        "    private mutating func releaseDropped() {\n"
-        "        guard mayDropBetweenCheckpoints else",
-        "    private mutating func releaseDropped() {\n"
-        "        guard mayDropBetweenCheckpoints || MUTANT else"),
-    Mutation(
-        "leases-the-dropped", "an extent is leased in the log that the checkpoint under way drops",
-        "Cleaner/Engine+MoveLog.swift",
-        "            if checkpoint.droppable.contains(number) { return false }\n",
-        "            if !MUTANT, checkpoint.droppable.contains(number) { return false }\n"),
-    Mutation(
-        "scrubs-ahead", "the scrub looks at what the cleaner has not yet written",
-        "Scrub/Engine+Scrub.swift",
-        "        if extent.isCold { return cleaner",
-        "        if extent.isCold && MUTANT { return superblock.extentBlocks }\n"
-        "        if extent.isCold { return cleaner"),
-    Mutation(
         "charges-twice", "a write of which a part is in a chunk is asked for its quota again",
         "Engine/Engine+Write.swift",
         "        guard parts[part].stagedBlocks > 0 || admitCharge(part) else { return }\n",
-        "        guard parts[part].stagedBlocks > 0 && !MUTANT || admitCharge(part) else { return }\n"),
+        "        guard parts[part].stagedBlocks > 0 && !MUTANT || admitCharge(part)\n"
+        "        else { return }\n"),
     Mutation(
         "moves-unwritten", "the cleaner believes that a failed write was done",
         "Cleaner/Engine+CleanerWriting.swift",

@@ -60,21 +60,54 @@ extension Profile {
         if random.oneIn(6) { faults.readErrorOneIn = random.integer(in: 50...300) }
     }
 
-    /// In an eighth of all worlds quotas are set, in an eighth the store is scrubbed; and one in 24 becomes
-    /// another: so full of wide trees that the cleaner is at work in a checkpoint of many turns.
+    /// In an eighth of all worlds quotas are set, in an eighth the store is scrubbed. One in eight becomes
+    /// another, where that, or the cleaner in a checkpoint of many turns, meets what is under way.
     mutating func addChores(_ random: inout SeededRandom) {
-        if random.oneIn(24) {
-            self = Profile(character: .churning, random: &random)
-            widenTrees(&random)
-            shape.storeBytes = UInt64(random.integer(in: 24...40)) << 20
-            drawCleaner(permilles: [200, 500], &random)
-            diskBytes = [shape.storeBytes / 8 * 6 / UInt64(diskCount) & ~0xFFFFF, 256 << 20]
-            writesSparsely = random.oneIn(2)
-            writesMuch = !writesSparsely
-            weights.clean = 8
+        switch random.index(below: 24) {
+        case 0: cleanWideTrees(&random)
+        case 1: rationMuch(&random)
+        case 2: scrubMuch(&random)
+        default: break
         }
-        if random.oneIn(8) { weights.ration = 8 }
-        if random.oneIn(8) { weights.scrub = 4 }
+        if random.oneIn(8) { weights.ration = max(weights.ration, 8) }
+        if random.oneIn(8) { weights.scrub = max(weights.scrub, 4) }
+    }
+
+    private mutating func cleanWideTrees(_ random: inout SeededRandom) {
+        self = Profile(character: .churning, random: &random)
+        widenTrees(&random)
+        shape.storeBytes = UInt64(random.integer(in: 24...40)) << 20
+        drawCleaner(permilles: [200, 500], &random)
+        diskBytes = [shape.storeBytes / 8 * 6 / UInt64(diskCount) & ~0xFFFFF, 256 << 20]
+        writesSparsely = random.oneIn(2)
+        writesMuch = !writesSparsely
+        weights.clean = 8
+    }
+
+    /// Large writes that wait half-way for a chunk, small ones in their middle, and what they cost changes.
+    private mutating func rationMuch(_ random: inout SeededRandom) {
+        self = Profile(character: .plain, random: &random)
+        shape.streamCount = 1
+        shape.maxChunksInFlight = random.integer(in: 1...2)
+        diskCount = random.integer(in: 1...2)
+        diskBytes = [1 << 20, 2 << 20]
+        maxDisks = 4
+        maxSnapshots = 6
+        writesMuch = true
+        longBursts = 60
+        versionPercent = 25
+        versions.snapshot = 60
+        versions.deleteSnapshot = 40
+        weights.ration = 40
+        weights.verify = 0
+    }
+
+    private mutating func scrubMuch(_ random: inout SeededRandom) {
+        self = Profile(character: .churning, random: &random)
+        drawCleaner(permilles: [200, 500], &random)
+        versionPercent = random.integer(in: 0...20)
+        weights.clean = 10
+        weights.scrub = 30
     }
 
     private mutating func shrink(_ random: inout SeededRandom, mebibytes: ClosedRange<Int>) {
