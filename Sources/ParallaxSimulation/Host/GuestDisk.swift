@@ -19,8 +19,6 @@ package final class GuestDisk {
     /// The head is being replaced: a guest would not be attached.
     package var isRollingBack = false
     package var attributes: [VDIAttributes] = [VDIAttributes()]
-    /// It has had a quota, and may still have one.
-    package var wasRationed = false
     /// The snapshot that the head continues.
     package var parent: UInt64?
     /// That one is deleted, and `parent` is the nearest of its ancestors.

@@ -40,7 +40,7 @@ extension SimulatedHost {
             }
         case .setAttributes(let identifier, let attributes):
             disks[identifier.rawValue]?.attributes.append(attributes)
-            if attributes.quotaBytes > 0 { disks[identifier.rawValue]?.wasRationed = true }
+            if attributes.quotaBytes > 0 { rationed.insert(identifier.rawValue) }
             disks[identifier.rawValue]?.changesInFlight += 1
         case .clone, .snapshot, .setDetails, .deleteSnapshot, .rollback, .finishGroup:
             beginVersionChange(&entry, stream)

@@ -141,7 +141,8 @@ extension SimulatedHost {
             statistics.noSpace += 1
             if case .mutation = request.expectation {
                 isLegal =
-                    disk?.wasRationed == true || stream.lastSupplyWasNil || request.wasFullBefore
+                    rationed.contains(request.disk) || stream.lastSupplyWasNil
+                    || request.wasFullBefore
                     || stream.nilSupplies > request.nilSuppliesBefore
             } else {
                 isLegal = false

@@ -46,6 +46,8 @@ package final class SimulatedHost {
     var nextTag: UInt32 = 0
     var nextTicket: UInt64 = 0
     var nextName = 0
+    /// VDIs that have had a quota, and may still have one.
+    var rationed: Set<UInt64> = []
     /// What the crashes since the last recovery amount to.
     var pendingMode: CrashMode?
     /// The request that `waitForReply` waits for, and its status.
