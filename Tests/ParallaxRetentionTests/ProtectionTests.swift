@@ -208,7 +208,7 @@ struct ProtectionTests {
         let all = week(endedAgo: 365) + new
         let error = failure { _ = try rule.decide(all, now: Self.now) }
         #expect(error?.kind == .wouldDeleteEverything)
-        #expect(error?.message.contains("no snapshot was made between") == true)
+        #expect(error?.message.contains("none of the policy's snapshots is from between") == true)
         let plan = try rule.decide(all, now: Self.now, force: true)
         #expect(plan.kept.count <= newCount + 2)
         // By counts nothing changes.
@@ -237,6 +237,31 @@ struct ProtectionTests {
             left = try rule.decide(left + [candidate], now: candidate.time).kept.map(\.candidate)
         }
         #expect((15...50).contains(left.count))
+    }
+
+    @Test(
+        "a schedule that rests by night is never refused, whatever the window and the hour of the run",
+        arguments: [
+            ("keep-landmarks", "12h", 0), ("keep-landmarks", "8h", 0), ("keep-safe", "12h", 0),
+            ("keep-landmarks", "8h", 9), ("keep-safe", "8h", 9),
+        ])
+    func restsByNight(mode: String, window: String, hoursLater: Int64) throws {
+        let rule = try policy("--mode \(mode) --window \(window)")
+        let start = try time("2026-01-01T09:00:00Z")
+        let end = try time("2026-03-01T00:00:00Z")
+        var left: [RetentionCandidate] = []
+        for candidate in scheduled(row(from: start, to: end, step: 3_600)) {
+            let hour = candidate.time.seconds / 3_600 % 24
+            guard (9...17).contains(hour) else { continue }
+            left.append(candidate)
+            // The first days are as a new policy finds them.
+            let now = RetentionTime(seconds: candidate.time.seconds + hoursLater * 3_600)
+            guard candidate.time.seconds > start.seconds + 3 * 86_400,
+                hoursLater == 0 || hour == 17
+            else { continue }
+            left = try rule.decide(left, now: now).kept.map(\.candidate)
+        }
+        #expect(left.count < 60)
     }
 
     @Test("a new disk's second snapshot may take the place of its first, of the same day")

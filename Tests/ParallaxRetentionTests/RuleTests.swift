@@ -41,22 +41,11 @@ struct RuleTests {
             ("--daily 2 --min-count 4", ["25T10:30", "25T10:00", "24T22:00", "24T10:00"]),
             ("--mode keep-one", ["25T10:30"]),
             ("--mode keep-safe --window 12h", ["25T10:30", "25T10:00"]),
+            ("--mode keep-safe --window 1m", ["25T10:30"]),
         ])
     func stays(options: String, expected: [String]) throws {
         let kept = try kept(options)
         #expect(kept == expected)
-    }
-
-    @Test("keep-safe comes down to the newest when all are older, which has to be forced")
-    func keepSafe() throws {
-        let all = try scheduled(Self.week)
-        let rule = try policy("--mode keep-safe --window 1m")
-        let now = try time("2026-11-25T11:00:00Z")
-        let refused = failure { _ = try rule.decide(all, now: now) }
-        #expect(refused?.kind == .wouldDeleteEverything)
-        let plan = try rule.decide(all, now: now, force: true)
-        #expect(plan.keptTimes == ["2026-11-25T10:30:00Z"])
-        #expect(plan.reasons(7) == ["keep-safe 1m", "newest"])
     }
 
     @Test("keep-all keeps all")

@@ -44,6 +44,12 @@ struct LogReader: ~Copyable {
         block = 0
     }
 
+    /// Whether the next chunk, however large, is in memory: else the window moves on to it.
+    var holdsNextChunk: Bool {
+        let end = min(superblock.extentBlocks, block + 1 + Limits.chunkPayloadBlocks)
+        return windowSlot == slot && block >= windowStart && end <= windowStart + windowCount
+    }
+
     /// What is looked at next comes from the medium once more.
     mutating func readAgain() { windowSlot = nil }
 

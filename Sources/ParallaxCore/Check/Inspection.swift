@@ -19,6 +19,8 @@ struct Inspection {
     /// The log ends before what had been flushed: its numbers cannot go on from there, because the
     /// chunks behind the end use them already.
     var isLogCut = false
+    /// What a repair writes once more, for nobody will after it.
+    var tail: UnprovenTail?
     /// The highest LSN among those chunks, as far as they were found.
     var lastLSNBehindCut = LogSequenceNumber(0)
 }

@@ -78,10 +78,9 @@ extension StoreCheck {
         _ stream: Int, _ superblock: Superblock, medium: some StoreMedium
     ) -> [CheckpointRoot?] {
         (0..<2).map { copy in
-            CheckpointRoot.places(superblock, stream: stream, copy: copy, medium: medium)
-                .compactMap(\.root)
-                .filter { $0.replayBlock <= superblock.extentBlocks }
-                .max { $0.sequence < $1.sequence }
+            let root = CheckpointRoot.newest(
+                of: CheckpointRoot.places(superblock, stream: stream, copy: copy, medium: medium))
+            return root.flatMap { $0.replayBlock <= superblock.extentBlocks ? $0 : nil }
         }
     }
 
@@ -168,17 +167,28 @@ extension StoreCheck {
         _ stream: Int, _ superblock: Superblock, _ opened: inout OpenedStream,
         medium: some StoreMedium
     ) {
+        let roots = roots(stream, superblock, medium: medium)
         for copy in 0..<2 {
             let places = CheckpointRoot.places(
                 superblock, stream: stream, copy: copy, medium: medium)
-            // Zeros: a stream that was never written to has one root, and an older program wrote no twins.
-            for (place, content) in places.enumerated() where content.isDamaged {
+            for (place, content) in places.enumerated() {
+                // A stream that was never written to has one root, and an older program wrote no twins.
+                let mayBeZeros = place == 1 || copy == 1 && roots[0]?.sequence == 0
+                guard content.isDamaged || content == .zeros && !mayBeZeros else { continue }
                 opened.findings.append(
                     CheckFinding(
                         .repairable, .root, stream: stream,
                         "Copy \(copy) of the checkpoint root of shard \(stream)"
                             + "\(place == 0 ? "" : ", its twin,") is damaged, or was torn by a loss of "
                             + "power."))
+            }
+            let found = places.compactMap(\.root)
+            if found.count == 2, found[0].sequence == found[1].sequence, found[0] != found[1] {
+                opened.findings.append(
+                    CheckFinding(
+                        .repairable, .root, stream: stream,
+                        "Copy \(copy) of the checkpoint root of shard \(stream) and its twin are of "
+                            + "two checkpoints, as a repair leaves them that was cut off."))
             }
         }
     }

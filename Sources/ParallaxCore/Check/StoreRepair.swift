@@ -15,6 +15,7 @@ package final class StoreRepair<Base: StoreMedium> {
     private let overlay: Overlay<Base>
     private let options: StoreCheck.Options
     private var newestCopy = 0
+    private var tails: [UnprovenTail] = []
     /// The store as it is.
     package let before: CheckReport
     /// The store as it would be.
@@ -54,6 +55,7 @@ package final class StoreRepair<Base: StoreMedium> {
     /// Writes the repair to the store.
     package func apply() throws(StoreError) {
         guard isNeeded else { return }
+        for tail in tails { try tail.renew(on: overlay.base) }
         try overlay.apply(lastCopy: newestCopy)
     }
 
@@ -71,6 +73,7 @@ package final class StoreRepair<Base: StoreMedium> {
                     .damaged, found.findings.last?.message ?? "Shard \(stream) cannot be read.")
             }
             engines.append(opening)
+            if let tail = opening.engine.inspection?.tail { tails.append(tail) }
         }
         try claimSlots(of: engines, &slots)
         for opening in engines { opening.engine.giveDisksToSnapshots() }

@@ -49,12 +49,11 @@ extension Engine {
             let places = CheckpointRoot.places(
                 superblock, stream: stream, copy: copy, medium: medium)
             // What cannot be read may be the newest, and read the next time.
-            if places.allSatisfy({ $0 == .unreadable }) {
+            let root = CheckpointRoot.newest(of: places)
+            if root == nil, places.contains(.unreadable) {
                 throw damaged("a checkpoint root of shard \(stream) cannot be read")
             }
-            for case .root(let root) in places where root.sequence >= newest?.sequence ?? 0 {
-                newest = root
-            }
+            if let root, root.sequence > newest?.sequence ?? 0 || newest == nil { newest = root }
         }
         guard let newest, newest.replayBlock <= superblock.extentBlocks else {
             throw damaged("no checkpoint of shard \(stream) can be read")

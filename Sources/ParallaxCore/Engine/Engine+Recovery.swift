@@ -91,7 +91,7 @@ extension Engine {
         var reader = LogReader(superblock: superblock, root: root, slot: slot)
         reader.passesOverErrors = inspection != nil
         isReplaying = true
-        var tail = UnprovenTail()
+        var tail = UnprovenTail(superblock: superblock, root: root)
         var isSecondLook = false
         while true {
             if let header = try nextChunk(&reader, medium: medium) {
@@ -115,7 +115,7 @@ extension Engine {
         catalog.versions.collectFreeRows(ofAll: root.versionRows)
         isReplaying = false
         try clearLogEnd(medium: medium)
-        try renew(tail, medium: medium)
+        if inspection == nil { try tail.renew(on: medium) } else { inspection?.tail = tail }
         try renewRoot(root, medium: medium)
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }

@@ -12,19 +12,31 @@
 ///                       unproven: n-1, n, n+1, n+2
 /// ```
 struct UnprovenTail {
-    /// Chunks of one extent, one behind the other.
-    struct Run {
+    /// Chunks one behind the other in one extent.
+    private struct Run {
+        var extent: ExtentNumber
         var slot: ExtentSlot
         var chunks: [(lsn: LogSequenceNumber, block: Int)]
         var end: Int
     }
 
-    private(set) var runs: [Run] = []
+    private let superblock: Superblock
+    private let root: CheckpointRoot
+    private var runs: [Run] = []
+
+    init(superblock: Superblock, root: CheckpointRoot) {
+        self.superblock = superblock
+        self.root = root
+    }
 
     mutating func add(_ header: ChunkHeader, in slot: ExtentSlot) {
         prove(header.durableLSN)
-        if runs.last?.slot != slot {
-            runs.append(Run(slot: slot, chunks: [], end: header.block))
+        let follows =
+            runs.last.map {
+                $0.slot == slot && $0.end == header.block && $0.chunks.last?.lsn.next == header.lsn
+            } ?? false
+        if !follows {
+            runs.append(Run(extent: header.extent, slot: slot, chunks: [], end: header.block))
         }
         runs[runs.count - 1].chunks.append((header.lsn, header.block))
         runs[runs.count - 1].end = header.block + 1 + header.payloadBlocks
@@ -40,28 +52,50 @@ struct UnprovenTail {
             return
         }
     }
-}
 
-extension Engine {
-    /// LIMIT: blocks that are written at a time.
-    private static let renewedBlocks = 256
+    /// Not yet durable when it returns.
+    func renew(on medium: some StoreMedium) throws(StoreError) {
+        for run in runs { try renew(run, on: medium) }
+    }
 
-    func renew(_ tail: UnprovenTail, medium: some StoreMedium) throws(StoreError) {
-        guard inspection == nil else { return }
-        let buffer = BlockBuffer(blocks: Self.renewedBlocks)
-        for run in tail.runs {
-            var block = run.chunks.first?.block ?? run.end
-            while block < run.end {
-                let count = min(Self.renewedBlocks, run.end - block)
-                let bytes = UnsafeMutableRawBufferPointer(
-                    start: buffer.base, count: count * blockBytes)
-                let offset = superblock.byteOffset(slot: run.slot, block: block)
-                do throws(MediumError) {
-                    try medium.read(at: offset, into: bytes)
-                    try medium.write(at: offset, from: UnsafeRawBufferPointer(bytes))
-                } catch { throw StoreError(error) }
-                block += count
+    /// Only what is found whole again is written: a bit may get lost on its way in, and must not get out.
+    private func renew(_ run: Run, on medium: some StoreMedium) throws(StoreError) {
+        guard let first = run.chunks.first else { return }
+        var reader = LogReader(superblock: superblock, root: root, slot: run.slot)
+        reader.enter(run.extent, slot: run.slot)
+        reader.block = first.block
+        reader.lsn = first.lsn
+        reader.generation = 0
+        var start = first.block
+        while reader.block < run.end {
+            if !reader.holdsNextChunk { try write(&start, from: reader, run, on: medium) }
+            var header = try reader.next(medium: medium)
+            if header == nil {
+                try write(&start, from: reader, run, on: medium)
+                reader.readAgain()
+                header = try reader.next(medium: medium)
             }
+            guard let header else {
+                throw Engine.damaged(
+                    "chunk \(reader.lsn.rawValue) of the log of shard \(root.stream) could be read "
+                        + "once, and not again")
+            }
+            reader.advance(header)
         }
+        try write(&start, from: reader, run, on: medium)
+    }
+
+    /// What the reader has gone through since `start`.
+    private func write(
+        _ start: inout Int, from reader: borrowing LogReader, _ run: Run,
+        on medium: some StoreMedium
+    ) throws(StoreError) {
+        guard start < reader.block else { return }
+        let bytes = UnsafeRawBufferPointer(
+            start: reader.place(start), count: (reader.block - start) * blockBytes)
+        do throws(MediumError) {
+            try medium.write(at: superblock.byteOffset(slot: run.slot, block: start), from: bytes)
+        } catch { throw StoreError(error) }
+        start = reader.block
     }
 }

@@ -30,6 +30,14 @@ extension CheckpointRoot {
         }
     }
 
+    /// Of two with one sequence the first: only a repair that was cut off leaves those.
+    static func newest(of places: [RootPlace]) -> CheckpointRoot? {
+        places.compactMap(\.root).reduce(nil) { newest, root in
+            guard let newest, newest.sequence >= root.sequence else { return root }
+            return newest
+        }
+    }
+
     private static func read(
         _ superblock: Superblock, stream: Int, at offset: UInt64, medium: some StoreMedium
     ) -> RootPlace {

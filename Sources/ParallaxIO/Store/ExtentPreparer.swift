@@ -178,6 +178,7 @@ package final class ExtentPreparer: Sendable {
         let start = offset(of: slot)
         let result = parallax_fallocate(
             store.fileDescriptor, 0, Int64(start), Int64(extentBytes))
+        if result < 0 { dropPart(of: slot, -result) }
         let isGiven = update { state in
             if result == 0 || result == -EOPNOTSUPP {
                 state.failure = nil
@@ -190,6 +191,14 @@ package final class ExtentPreparer: Sendable {
             return false
         }
         reply(isGiven ? slot : nil)
+    }
+
+    /// What a file system has that has no more: part of a slot would keep it from others for nothing.
+    private func dropPart(of slot: ExtentSlot, _ errno: Int32) {
+        guard errno == ENOSPC || errno == EDQUOT else { return }
+        _ = parallax_fallocate(
+            store.fileDescriptor, PARALLAX_FALLOC_PUNCH_HOLE | PARALLAX_FALLOC_KEEP_SIZE,
+            Int64(offset(of: slot)), Int64(extentBytes))
     }
 
     private var hasThread: Bool { thread.withLock { $0 != nil } }
@@ -312,6 +321,7 @@ extension ExtentPreparer {
 
     /// Nobody waits for a slot that cannot be had.
     private func giveBack(_ slot: ExtentSlot, _ failure: MediumError) {
+        dropPart(of: slot, failure.errno)
         let waiting = update { state in
             state.isHolding = false
             state.failure = failure

@@ -245,19 +245,31 @@ extension Verdict {
         let stopped = times[young]
         let pause = resumed.seconds - stopped.seconds
         let window = now.clamped.seconds - start.clamped.seconds
-        if case .keepLandmarks = policy.mode {
-            // Some of before stay, so that a schedule may be slower than the window: its pauses are
-            // all alike.
-            let usual = young + 1 < times.count ? stopped.seconds - times[young + 1].seconds : 0
-            guard pause > window, pause > 2 * usual else { return }
+        if policy.mode != nil {
+            // A schedule may rest over a long weekend, or be slower than the window: then its pauses
+            // are like those of not long ago.
+            guard pause > max(window, Self.rest),
+                pause > 2 * longestPause(times[young...], behind: pause)
+            else { return }
         } else {
             guard young <= 1 || pause > window else { return }
         }
-        let count = subjects.count { !decisions[$0].isKept }
+        let count = subjects[young...].count { !decisions[$0].isKept }
         throw RetentionError(
             .wouldDeleteEverything,
-            "no snapshot was made between \(stopped.text) and \(resumed.text), and by age alone the "
-                + "policy would delete \(count) of those of before; check the clock and the "
+            "none of the policy's snapshots is from between \(stopped.text) and \(resumed.text), and "
+                + "by age alone the policy would delete \(count) of those of before; check the clock and the "
                 + "schedule, change the policy, or use --force")
+    }
+
+    /// In seconds: a pause that says nothing.
+    private static let rest: Int64 = 4 * 86_400
+
+    /// In seconds, among the first of `times`: those of twice as long as `pause`, newest first. What was
+    /// kept longer is further apart than it was made.
+    private func longestPause(_ times: ArraySlice<RetentionTime>, behind pause: Int64) -> Int64 {
+        guard let newest = times.first else { return 0 }
+        let recent = times.prefix { newest.seconds - $0.seconds <= 2 * pause }
+        return zip(recent, recent.dropFirst()).map { $0.seconds - $1.seconds }.max() ?? 0
     }
 }
