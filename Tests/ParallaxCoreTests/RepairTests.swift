@@ -167,6 +167,29 @@ struct RepairTests {
         }
     }
 
+    /// No later opening replays what is in front of the repair.
+    @Test("what a failed sync may have lost is written again by a repair", arguments: 1...8)
+    func failedSync(seed: UInt64) throws {
+        let store = try SmallStore()
+        store.device.random = SeededRandom(seed: seed)
+        try store.create("disk")
+        try store.write("disk", 0..<50)
+        try store.checkpoint()
+        try store.write("disk", 20..<90)
+        store.device.faults.syncErrorOneIn = 1
+        try store.flush("disk")
+        store.device.faults = .none
+        #expect(store.device.statistics.dropped > 0)
+        store.device.crash(.processLoss)
+        let root = store.look { $0.checkpoint.root }
+        store.device.rot(at: root.byteOffsets[0] + 100, bit: 3)
+        #expect(check(store.device).severity == .repairable)
+        #expect(try repair(store.device, of: store).found == SmallStore.Comparison())
+        store.device.crash(.powerLoss)
+        try store.open()
+        #expect(try store.compare() == SmallStore.Comparison())
+    }
+
     @Test("a crash at any moment of a repair leaves a store that can be repaired")
     func crash() throws {
         let store = try CheckTests.makeStore()
