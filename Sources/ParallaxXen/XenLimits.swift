@@ -37,6 +37,9 @@ package enum XenLimits {
     /// How long a guest has to let go of a disk that is detached.
     package static let closingNanoseconds: UInt64 = 10_000_000_000
 
+    /// Until a tool stack's node that could not be served, and may be soon, is looked at again.
+    package static let secondLookMilliseconds: Int32 = 5_000
+
     /// Bytes of a value in xenstore that are looked at; longer ones are no numbers or names.
     package static let valueBytesMax = 256
     /// Bytes of a path in xenstore with its end; xenstored allows no longer ones.

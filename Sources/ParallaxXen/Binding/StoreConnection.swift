@@ -118,8 +118,13 @@ struct StoreConnection: ~Copyable {
         }
     }
 
-    /// Waits for a watch event. False: the connection is lost.
-    func waitForWatchEvent() -> Bool { parallax_store_wait_watch(functions, handle) >= 0 }
+    /// Waits for a watch event, and no longer than that. False: the connection is lost, which the
+    /// descriptor need not tell.
+    func waitForWatchEvent(milliseconds: Int32) -> Bool {
+        var wait = pollfd(fd: fileDescriptor, events: Int16(POLLIN), revents: 0)
+        guard poll(&wait, 1, milliseconds) > 0 else { return (try? exists("domid")) != nil }
+        return parallax_store_wait_watch(functions, handle) >= 0
+    }
 
     /// Says on a back-end directory that it is closed, and why, if there is a why; nothing where the
     /// directory has gone meanwhile.

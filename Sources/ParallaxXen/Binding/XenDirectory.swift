@@ -2,6 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 internal import Glibc
+internal import Synchronization
 
 /// A disk that a tool stack wants us to serve: a node below `backend/vbd` whose `params` are
 /// `parallax:NAME`.
@@ -30,12 +31,27 @@ package struct XenDiskNode: Hashable, Sendable {
     }
 }
 
+/// Asks who watches the nodes for one more look in a while, although nothing has changed.
+package final class XenSecondLook: Sendable {
+    private let isDue = Atomic<Bool>(false)
+    let milliseconds: Int32
+
+    package init(milliseconds: Int32 = XenLimits.secondLookMilliseconds) {
+        self.milliseconds = milliseconds
+    }
+
+    package func ask() { isDue.store(true, ordering: .relaxed) }
+
+    func take() -> Bool { isDue.exchange(false, ordering: .relaxed) }
+}
+
 /// What the tool stack's part of xenstore asks for. For the control plane; calls wait.
 package enum XenDirectory {
-    /// Calls `changed` with all nodes, now and after each change, until it returns false or the
-    /// connection is lost.
+    /// Calls `changed` with all nodes, now, after each change and when a second look is due, until
+    /// it returns false or the connection is lost.
     package static func watch(
-        _ library: XenLibrary, _ changed: ([XenDiskNode]) -> Bool
+        _ library: XenLibrary, secondLook: XenSecondLook = XenSecondLook(),
+        _ changed: ([XenDiskNode]) -> Bool
     ) throws(XenError) {
         var store = StoreConnection(library)
         try store.open()
@@ -44,11 +60,24 @@ package enum XenDirectory {
         // Ours go when their domain goes; and a domain that goes is told of as well.
         try store.watch("\(backend)/\(XenNode.ownType)")
         try store.watch("@releaseDomain")
-        while store.waitForWatchEvent() {
+        while store.waitForWatchEvent(milliseconds: secondLook.milliseconds) {
             // LIMIT: as many as there are, at most one turn's worth, share one look.
-            guard store.takeWatchEvents(),
-                let nodes = try? nodes(below: backend + "/vbd", store), changed(nodes)
+            var hasEvents = false
+            guard store.takeWatchEvents({ _ in hasEvents = true }) else { return }
+            guard hasEvents || secondLook.take() else { continue }
+            guard let nodes = try? nodes(below: backend + "/vbd", store), changed(nodes)
             else { return }
+        }
+    }
+
+    /// Whether the node is as it was when it was listed; false also where xenstore does not say.
+    package static func isCurrent(_ node: XenDiskNode, _ library: XenLibrary) -> Bool {
+        do {
+            var store = StoreConnection(library)
+            try store.open()
+            return try self.node(node.path, store) == node
+        } catch {
+            return false
         }
     }
 
@@ -58,25 +87,31 @@ package enum XenDirectory {
         var result: [XenDiskNode] = []
         for domain in try store.list(folder) {
             for device in try store.list("\(folder)/\(domain)") {
-                let path = "\(folder)/\(domain)/\(device)"
-                guard let params = try store.value(path + "/params"),
-                    params.hasPrefix(XenDiskNode.scheme),
-                    try store.value(path + "/online") == "1"
-                else { continue }
-                let mode = try store.value(path + "/mode") ?? "r"
-                let frontend = try store.value(path + "/frontend")
-                let hasFrontEnd = try frontend.map { path throws(StoreLost) in
-                    try store.exists(path + "/state")
+                if let node = try node("\(folder)/\(domain)/\(device)", store) {
+                    result.append(node)
                 }
-                result.append(
-                    XenDiskNode(
-                        path: path, vdi: String(params.dropFirst(XenDiskNode.scheme.count)),
-                        readOnly: !mode.contains("w"),
-                        hasFrontEnd: hasFrontEnd ?? false,
-                        identity: try store.value("\(path)/\(XenDiskIdentity.key)")))
             }
         }
         return result
+    }
+
+    /// nil: not one of ours, or not any more.
+    private static func node(
+        _ path: String, _ store: borrowing StoreConnection
+    ) throws(StoreLost) -> XenDiskNode? {
+        guard let params = try store.value(path + "/params"),
+            params.hasPrefix(XenDiskNode.scheme),
+            try store.value(path + "/online") == "1"
+        else { return nil }
+        let mode = try store.value(path + "/mode") ?? "r"
+        let frontend = try store.value(path + "/frontend")
+        let hasFrontEnd = try frontend.map { path throws(StoreLost) in
+            try store.exists(path + "/state")
+        }
+        return XenDiskNode(
+            path: path, vdi: String(params.dropFirst(XenDiskNode.scheme.count)),
+            readOnly: !mode.contains("w"), hasFrontEnd: hasFrontEnd ?? false,
+            identity: try store.value("\(path)/\(XenDiskIdentity.key)"))
     }
 
     /// Says on the node why it is not served, and that it is closed, so that the tool stack gives

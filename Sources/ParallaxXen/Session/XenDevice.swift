@@ -108,6 +108,8 @@ package struct XenDevice: ~Copyable {
         guard wake >= 0 else { throw .outOfFileDescriptors }
         try store.open()
         node = try XenNode(export.place, store)
+        // Before the claim: who may serve the device must not find it taken by us, who may not.
+        _ = try node.isMade(export.place, store)
         claim = library.claims.claim(node.frontend)
         guard claim != nil else { throw Self.inUse(export.place) }
         try node.make(export.place, store)

@@ -103,14 +103,19 @@ struct XenNode: Sendable {
         throw .noSuchDomain(text)
     }
 
+    /// Whether the nodes are there; throws where the device is not ours. Nothing is touched.
+    func isMade(_ place: XenPlace, _ store: borrowing StoreConnection) throws(XenError) -> Bool {
+        guard case .address(let address, _) = place else { return true }
+        guard let present = store.read(frontend + "/backend") else { return false }
+        guard present == backend else { throw .deviceInUse(address) }
+        return true
+    }
+
     /// Makes our nodes as a tool stack does, unless a daemon before us has: each side owns its
     /// directory, and the other side may read it.
     func make(_ place: XenPlace, _ store: borrowing StoreConnection) throws(XenError) {
-        guard case .address(let address, let mayMake) = place else { return }
-        if let present = store.read(frontend + "/backend") {
-            guard present == backend else { throw .deviceInUse(address) }
-            return
-        }
+        guard case .address(let address, let mayMake) = place, try !isMade(place, store)
+        else { return }
         guard mayMake else { throw .noSuchDomain(address.domain) }
         let own = Self.ownDomain(store)
         let device = address.device.rawValue

@@ -38,6 +38,42 @@ struct XenDirectoryTests {
         #expect(store.watchCount == 0)
     }
 
+    @Test("a second look comes when it was asked for, although nothing has changed")
+    func secondLook() throws {
+        let rig = XenRig()
+        rig.front.makeNodes(keys: ["params": "parallax:one", "mode": "w"])
+        let again = XenSecondLook(milliseconds: 1)
+        var seen: [[XenDiskNode]] = []
+        try XenDirectory.watch(rig.library, secondLook: again) { nodes in
+            seen.append(nodes)
+            again.ask()
+            return seen.count < 3
+        }
+        #expect(seen.count == 3 && seen.allSatisfy { $0 == seen[0] })
+    }
+
+    @Test("a node is no longer what was listed when any of it has changed")
+    func current() throws {
+        let rig = XenRig()
+        let store = rig.xen.store
+        rig.front.makeNodes(keys: ["params": "parallax:one", "mode": "w"])
+        let node = XenDiskNode(path: XenRig.backend, vdi: "one", readOnly: false)
+        #expect(XenDirectory.isCurrent(node, rig.library))
+        for (key, value) in [
+            ("parallax-version", "a-store/0000000000000007"), ("params", "parallax:two"),
+            ("mode", "r"), ("online", "0"),
+        ] {
+            let path = XenRig.backend + "/" + key
+            let old = store[path]
+            store[path] = value
+            #expect(!XenDirectory.isCurrent(node, rig.library), "\(key)")
+            store[path] = old
+        }
+        #expect(XenDirectory.isCurrent(node, rig.library))
+        store.failReads()
+        #expect(!XenDirectory.isCurrent(node, rig.library))
+    }
+
     @Test("a node whose domain has gone is told apart")
     func orphans() throws {
         let rig = XenRig()

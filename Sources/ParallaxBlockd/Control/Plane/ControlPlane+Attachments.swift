@@ -12,7 +12,7 @@ extension ControlPlane {
         _ name: VersionName, _ request: AttachRequest
     ) async throws(ControlError) -> AttachmentDescription {
         let socketPath = try Self.checkSocket(request)
-        if request.kind == .xen { await restoreXen(except: name.vdi) }
+        if request.kind == .xen { await restoreXen(except: try? version(name).reference) }
         let description = try await changing([name.vdi]) {
             let version = try version(name)
             if let existing = attachments[version.reference],

@@ -38,9 +38,9 @@ extension ControlPlane {
     }
 
     /// Remembered devices come before a new one: another name may mean the same device, and its
-    /// guest may be running.
-    func restoreXen(except vdi: String) async {
-        await restore { $0.kind == .xen && names[$0.identifier] != vdi }
+    /// guest may be running. Only `version` is to be attached anew.
+    func restoreXen(except version: VersionReference?) async {
+        await restore { $0.kind == .xen && $0.version != version }
     }
 
     /// Forgets the attachments whose domains have gone, so that the VDIs are free again.

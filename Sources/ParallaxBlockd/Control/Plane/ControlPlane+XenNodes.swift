@@ -15,31 +15,105 @@ extension ControlPlane {
             + "detach it if the domain is gone for good"
     }
 
-    /// Serves what the tool stack asks for: `nodes` are all there are.
-    package func follow(_ nodes: [XenDiskNode], refuse: (XenDiskNode, String) -> Void) async {
+    /// Serves what the tool stack asks for: `nodes` are all there are, and `isCurrent` looks at one
+    /// of them again. True: some may be served in a while, so look then.
+    @discardableResult
+    package func follow(
+        _ nodes: [XenDiskNode],
+        isCurrent: @Sendable (XenDiskNode) async -> Bool = { _ in true },
+        refuse: (XenDiskNode, String) -> Void
+    ) async -> Bool {
         await releaseEndedXen()
-        xenNodes.formIntersection(nodes.map(\.path))
+        let paths = Set(nodes.map(\.path))
+        xenNodes.formIntersection(paths)
+        xenProblems = xenProblems.filter { paths.contains($0.key) }
         let alive = Set(nodes.filter(\.hasFrontEnd).map(\.path))
         await forgetNodes("its Xen domain or device is gone") { path, _ in !alive.contains(path) }
+        var isUnsettled = false
         for node in nodes where xenNodes.insert(node.path).inserted {
             do throws(ControlError) {
                 guard node.hasFrontEnd else {
                     throw ControlError(.notFound, XenFault.domainGone.text)
                 }
-                try await attach(node)
+                try await attach(node, isCurrent)
+                xenProblems[node.path] = nil
             } catch {
-                guard error.kind != .stopping else { return }
-                log.error(
-                    "Xen device refused",
-                    metadata: ["node": "\(node.path)", "reason": "\(error.message)"])
-                for (version, attachment) in waitingNodes
-                where attachment.record.socketPath == node.path {
-                    attachments[version]?.problem = error.message
+                guard error.kind != .stopping else { return false }
+                var problem = error.message
+                var failure = NodeFailure(error, of: node, store: runtime.identity.uuid)
+                // What has come to its place meanwhile must not be closed for it.
+                if failure == .isFinal, await !isCurrent(node) {
+                    problem = Self.changedNode.message
+                    failure = .passes
                 }
-                refuse(node, error.message)
+                note(problem, failure, at: node.path)
+                switch failure {
+                case .isFinal: refuse(node, problem)
+                case .isOthers: break
+                case .passes:
+                    xenNodes.remove(node.path)
+                    isUnsettled = true
+                }
             }
         }
         updateStateUnlessStarting()
+        return isUnsettled
+    }
+
+    /// What follows when a node cannot be served. One that has a key was served before, and its
+    /// guest may be running: closing it would take away a disk that only has to wait.
+    private enum NodeFailure {
+        /// The tool stack is told, and gives up.
+        case isFinal
+        /// The disk is another store's, and its daemon may be serving it.
+        case isOthers
+        case passes
+
+        init(_ error: ControlError, of node: XenDiskNode, store: String) {
+            if error == ControlPlane.changedNode {
+                self = .passes
+            } else if let text = node.identity, XenDiskIdentity(text)?.store != store {
+                self = .isOthers
+            } else if node.identity == nil || !node.hasFrontEnd {
+                self = .isFinal
+            } else {
+                switch error.kind {
+                // The disk was deleted, or others may have written to it meanwhile.
+                case .notFound, .attached, .invalid, .template: self = .isFinal
+                default: self = .passes
+                }
+            }
+        }
+    }
+
+    /// A reason is logged once, however often the node is tried.
+    private func note(_ problem: String, _ failure: NodeFailure, at path: String) {
+        for (version, attachment) in waitingNodes where attachment.record.socketPath == path {
+            attachments[version]?.problem = problem
+        }
+        guard xenProblems.updateValue(problem, forKey: path) != problem else { return }
+        let metadata: Logger.Metadata = ["node": "\(path)", "reason": "\(problem)"]
+        switch failure {
+        case .isFinal: log.error("Xen device refused", metadata: metadata)
+        case .isOthers: log.warning("Xen device left as it is", metadata: metadata)
+        case .passes: log.warning("Xen device waits; it is tried again", metadata: metadata)
+        }
+    }
+
+    /// Where there is no Xen no look comes, so that the remembered nodes wait for ever.
+    package func warnOfNodesWithoutXen(_ reason: String) {
+        let waiting = waitingNodes.values.compactMap { attachment in
+            names[attachment.record.identifier].map {
+                "\(VersionName(vdi: $0, snapshot: attachment.snapshotName)) "
+                    + "(\(attachment.record.socketPath ?? ""))"
+            }
+        }
+        guard !waiting.isEmpty else { return }
+        log.warning(
+            "disks of Xen domains wait for a Xen that is not there; parallax-ctl detach frees them",
+            metadata: [
+                "disks": "\(waiting.sorted().joined(separator: ", "))", "reason": "\(reason)",
+            ])
     }
 
     private var waitingNodes: [VersionReference: Attachment] {
@@ -56,17 +130,26 @@ extension ControlPlane {
         }
     }
 
-    private func attach(_ node: XenDiskNode) async throws(ControlError) {
+    /// The list may be old by the time that a node's turn comes.
+    private static var changedNode: ControlError {
+        ControlError(.socketUnusable, "the Xen device has changed meanwhile")
+    }
+
+    private func attach(
+        _ node: XenDiskNode, _ isCurrent: @Sendable (XenDiskNode) async -> Bool
+    ) async throws(ControlError) {
         let wanted = try version(of: node).reference
         await forgetNodes("its Xen device has another disk by now") { path, version in
             path == node.path && version != wanted
         }
         // LIMIT: one round more for each rename that was made while we waited for the lock.
-        while try await !attach(node, to: version(of: node).entry.name) {}
+        while try await !attach(node, to: version(of: node).entry.name, isCurrent) {}
     }
 
     /// False: the VDI that is meant has another name by now.
-    private func attach(_ node: XenDiskNode, to vdi: String) async throws(ControlError) -> Bool {
+    private func attach(
+        _ node: XenDiskNode, to vdi: String, _ isCurrent: @Sendable (XenDiskNode) async -> Bool
+    ) async throws(ControlError) -> Bool {
         try await changing([vdi]) {
             let version = try version(of: node)
             guard version.entry.name == vdi else { return false }
@@ -80,6 +163,7 @@ extension ControlPlane {
                 identifier: version.entry.identifier, snapshot: version.snapshot?.identifier,
                 kind: .xen, socketPath: node.path,
                 isReadOnly: try Self.isReadOnly(request, version))
+            guard await isCurrent(node) else { throw Self.changedNode }
             try await serve(record, entry: version.entry)
             attachments[version.reference] = Attachment(
                 record: record, snapshotName: version.snapshot?.name)

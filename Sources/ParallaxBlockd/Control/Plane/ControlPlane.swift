@@ -88,6 +88,8 @@ package actor ControlPlane {
     var claimedSockets: [String: SocketOwner]
     /// The tool stack's Xen nodes that have been seen to, by path.
     var xenNodes: Set<String> = []
+    /// Why one of them does not serve, as the log has it.
+    var xenProblems: [String: String] = [:]
     /// VDIs on each shard, those being created included.
     var population: [Int]
     var counters = Counters()

@@ -19,29 +19,44 @@ struct XenFollower: Sendable {
             library = try XenLibrary.load()
         } catch {
             log.debug("no Xen: \(error)")
-            return
+            return await plane.warnOfNodesWithoutXen("\(error)")
         }
         while !Task.isCancelled {
-            for await nodes in changes(library) {
-                await plane.follow(nodes) { node, sentence in
-                    startDetachedThread {
-                        XenDirectory.refuse(library, path: node.path, sentence: sentence)
-                    }
-                }
+            let secondLook = XenSecondLook()
+            for await nodes in changes(library, secondLook) {
+                let isUnsettled = await plane.follow(
+                    nodes, isCurrent: { await Self.isCurrent($0, library) },
+                    refuse: { node, sentence in
+                        startDetachedThread {
+                            XenDirectory.refuse(library, path: node.path, sentence: sentence)
+                        }
+                    })
+                if isUnsettled { secondLook.ask() }
             }
             try? await Task.sleep(for: .seconds(Self.retrySeconds))
         }
     }
 
+    private static func isCurrent(_ node: XenDiskNode, _ library: XenLibrary) async -> Bool {
+        await withCheckedContinuation { continuation in
+            let isStarted = startDetachedThread {
+                continuation.resume(returning: XenDirectory.isCurrent(node, library))
+            }
+            if !isStarted { continuation.resume(returning: false) }
+        }
+    }
+
     /// The nodes after each change. xenstore's calls wait, so they have a thread of their own; it
     /// ends at the first change after nobody listens, or with the process.
-    private func changes(_ library: XenLibrary) -> AsyncStream<[XenDiskNode]> {
+    private func changes(
+        _ library: XenLibrary, _ secondLook: XenSecondLook
+    ) -> AsyncStream<[XenDiskNode]> {
         let (stream, continuation) = AsyncStream.makeStream(
             of: [XenDiskNode].self, bufferingPolicy: .bufferingNewest(1))
         let log = log
         let isStarted = startDetachedThread {
             do throws(XenError) {
-                try XenDirectory.watch(library) { nodes in
+                try XenDirectory.watch(library, secondLook: secondLook) { nodes in
                     if case .terminated = continuation.yield(nodes) { return false }
                     return true
                 }
