@@ -167,6 +167,21 @@ struct RepairTests {
         }
     }
 
+    @Test(
+        "a sector that cannot be read where the log would go on is told, and a repair writes there")
+    func unreadableEnd() throws {
+        let store = try CheckTests.makeStore()
+        let last = try store.writeSingly("gold", 208..<210)[1]
+        store.device.crash(.processLoss)
+        store.device.spoil(at: last + UInt64(2 * blockBytes))
+        #expect(throws: StoreError.self) { try store.open() }
+        let report = check(store.device)
+        #expect(report.severity == .repairable && report.findings.map(\.structure) == [.log])
+        let result = try repair(store.device, of: store)
+        #expect(result.after.severity == nil)
+        #expect(result.found == SmallStore.Comparison())
+    }
+
     /// No later opening replays what is in front of the repair.
     @Test("what a failed sync may have lost is written again by a repair", arguments: 1...8)
     func failedSync(seed: UInt64) throws {

@@ -26,6 +26,10 @@ struct LogReader: ~Copyable {
     var generation: UInt64
     /// For a check: what cannot be read is as good as zeros.
     var passesOverErrors = false
+    /// Blocks of the window that cannot be read.
+    private var unreadable: Set<Int> = []
+    /// What was looked at last, and taken for the end, cannot be read.
+    private(set) var endsUnreadable = false
 
     init(superblock: Superblock, root: CheckpointRoot, slot: ExtentSlot) {
         self.superblock = superblock
@@ -58,8 +62,21 @@ struct LogReader: ~Copyable {
     mutating func next(medium: some StoreMedium) throws(StoreError) -> ChunkHeader? {
         guard let header = try header(at: block, medium: medium), header.lsn == lsn,
             header.generation >= generation
-        else { return nil }
-        return try isWhole(header, at: block, medium: medium) ? header : nil
+        else {
+            noteEnd(blocks: 1)
+            return nil
+        }
+        guard try isWhole(header, at: block, medium: medium) else {
+            noteEnd(blocks: 1 + header.payloadBlocks)
+            return nil
+        }
+        endsUnreadable = false
+        return header
+    }
+
+    private mutating func noteEnd(blocks: Int) {
+        guard windowSlot == slot else { return }
+        endsUnreadable = endsUnreadable || !unreadable.isDisjoint(with: block..<block + blocks)
     }
 
     mutating func advance(_ header: ChunkHeader) {
@@ -116,6 +133,7 @@ struct LogReader: ~Copyable {
         windowStart = block
         windowCount = min(Self.windowBlocks, superblock.extentBlocks - block)
         windowSlot = nil
+        unreadable = []
         do throws(MediumError) {
             try readWindow(medium: medium)
         } catch {
@@ -141,7 +159,7 @@ struct LogReader: ~Copyable {
                 start: window.base, count: windowCount * blockBytes))
     }
 
-    private func refillByBlock(medium: some StoreMedium) {
+    private mutating func refillByBlock(medium: some StoreMedium) {
         for index in 0..<windowCount {
             let target = window.base + index * blockBytes
             do throws(MediumError) {
@@ -150,6 +168,7 @@ struct LogReader: ~Copyable {
                     into: UnsafeMutableRawBufferPointer(start: target, count: blockBytes))
             } catch {
                 Memory.zero(target, count: blockBytes)
+                unreadable.insert(windowStart + index)
             }
         }
     }

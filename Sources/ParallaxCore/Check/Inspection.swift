@@ -49,6 +49,18 @@ extension Engine {
     var claimedLSN: LogSequenceNumber { min(durableLSN, mostClaimed) }
 }
 
+extension Engine {
+    /// Where the log would go on nothing can be read: an opening cannot tell whether it does. A repair
+    /// writes there.
+    mutating func noteUnreadableEnd() {
+        inspection?.findings.append(
+            CheckFinding(
+                .repairable, .log, stream: configuration.stream,
+                "The log of shard \(configuration.stream) ends at a place that cannot be read, so that "
+                    + "the store is not opened."))
+    }
+}
+
 /// Opening to look, not to serve.
 extension Engine {
     /// Loads the checkpoint of `root` and, unless a daemon is writing it, replays the log behind it;

@@ -48,6 +48,17 @@ package final class Overlay<Base: StoreMedium>: StoreMedium {
 
     package func sync() throws(MediumError) {}
 
+    /// Writes a superblock once more as the store shows it, durably.
+    func renewSuperblock(_ copy: Int) throws(StoreError) {
+        let block = BlockBuffer()
+        do throws(MediumError) {
+            try base.read(at: Superblock.copyOffsets[copy], into: block.bytes)
+            try base.write(
+                at: Superblock.copyOffsets[copy], from: UnsafeRawBufferPointer(block.bytes))
+        } catch { throw StoreError(error) }
+        try syncBase()
+    }
+
     /// Puts what was written into the store, in the order in which a daemon would: the superblocks with
     /// the new generation, `lastCopy` last, because it is good now; what lies in the extents; and when
     /// that is durable the roots of each shard, the older first. A crash in between leaves a store that

@@ -55,7 +55,12 @@ package final class StoreRepair<Base: StoreMedium> {
     /// Writes the repair to the store.
     package func apply() throws(StoreError) {
         guard isNeeded else { return }
-        for tail in tails { try tail.renew(on: overlay.base) }
+        // The repair stands on what the store shows, which must not be lost in the middle of it.
+        try overlay.renewSuperblock(newestCopy)
+        for tail in tails {
+            try tail.renew(on: overlay.base, passesOverErrors: true)
+            try tail.renewRoot(on: overlay.base)
+        }
         try overlay.apply(lastCopy: newestCopy)
     }
 

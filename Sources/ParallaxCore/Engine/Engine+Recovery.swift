@@ -115,26 +115,18 @@ extension Engine {
         catalog.versions.collectFreeRows(ofAll: root.versionRows)
         isReplaying = false
         try clearLogEnd(medium: medium)
-        if inspection == nil { try tail.renew(on: medium) } else { inspection?.tail = tail }
-        try renewRoot(root, medium: medium)
+        if inspection == nil {
+            // When a sync has failed, a host may go on showing what it will never write; and extents that
+            // the root before needs are given up from now on.
+            try tail.renew(on: medium)
+            try tail.renewRoot(on: medium)
+        } else {
+            inspection?.tail = tail
+            if reader.endsUnreadable { noteUnreadableEnd() }
+        }
         // What was found is shown, so it must not be lost by the next failure of power.
         do throws(MediumError) { try medium.sync() } catch { throw StoreError(error) }
         durableLSN = appliedLSN
-    }
-
-    /// Writes once more what is there. When a sync has failed, a host may go on showing a root that it
-    /// will never write; and extents which the root before needs are given up from now on.
-    private func renewRoot(
-        _ root: CheckpointRoot, medium: some StoreMedium
-    ) throws(StoreError) {
-        guard inspection == nil else { return }
-        let block = BlockBuffer()
-        root.encode(to: block.base)
-        do throws(MediumError) {
-            for offset in root.byteOffsets {
-                try medium.write(at: offset, from: UnsafeRawBufferPointer(block.bytes))
-            }
-        } catch { throw StoreError(error) }
     }
 
     /// The chunk that follows, in this extent or at the beginning of the next.

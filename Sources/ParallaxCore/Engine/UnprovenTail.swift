@@ -53,19 +53,35 @@ struct UnprovenTail {
         }
     }
 
-    /// Not yet durable when it returns.
-    func renew(on medium: some StoreMedium) throws(StoreError) {
-        for run in runs { try renew(run, on: medium) }
+    /// Not yet durable when it returns. `passesOverErrors`: as the log was read.
+    func renew(
+        on medium: some StoreMedium, passesOverErrors: Bool = false
+    ) throws(StoreError) {
+        for run in runs { try renew(run, passesOverErrors, on: medium) }
+    }
+
+    /// The same for the root that the replay began with, which a host may show and never write, too.
+    func renewRoot(on medium: some StoreMedium) throws(StoreError) {
+        let block = BlockBuffer()
+        root.encode(to: block.base)
+        do throws(MediumError) {
+            for offset in root.byteOffsets {
+                try medium.write(at: offset, from: UnsafeRawBufferPointer(block.bytes))
+            }
+        } catch { throw StoreError(error) }
     }
 
     /// Only what is found whole again is written: a bit may get lost on its way in, and must not get out.
-    private func renew(_ run: Run, on medium: some StoreMedium) throws(StoreError) {
+    private func renew(
+        _ run: Run, _ passesOverErrors: Bool, on medium: some StoreMedium
+    ) throws(StoreError) {
         guard let first = run.chunks.first else { return }
         var reader = LogReader(superblock: superblock, root: root, slot: run.slot)
         reader.enter(run.extent, slot: run.slot)
         reader.block = first.block
         reader.lsn = first.lsn
         reader.generation = 0
+        reader.passesOverErrors = passesOverErrors
         var start = first.block
         while reader.block < run.end {
             if !reader.holdsNextChunk { try write(&start, from: reader, run, on: medium) }

@@ -176,9 +176,13 @@ package final class ExtentPreparer: Sendable {
             return reply(slot)
         }
         let start = offset(of: slot)
-        let result = parallax_fallocate(
-            store.fileDescriptor, 0, Int64(start), Int64(extentBytes))
-        if result < 0 { dropPart(of: slot, -result) }
+        // XFS wants room for the whole slot, whatever part of it has its blocks.
+        let hasBlocks =
+            parallax_range_is_written(store.fileDescriptor, start, UInt64(extentBytes)) == 1
+        let result =
+            hasBlocks
+            ? 0
+            : parallax_fallocate(store.fileDescriptor, 0, Int64(start), Int64(extentBytes))
         let isGiven = update { state in
             if result == 0 || result == -EOPNOTSUPP {
                 state.failure = nil
@@ -191,14 +195,6 @@ package final class ExtentPreparer: Sendable {
             return false
         }
         reply(isGiven ? slot : nil)
-    }
-
-    /// What a file system has that has no more: part of a slot would keep it from others for nothing.
-    private func dropPart(of slot: ExtentSlot, _ errno: Int32) {
-        guard errno == ENOSPC || errno == EDQUOT else { return }
-        _ = parallax_fallocate(
-            store.fileDescriptor, PARALLAX_FALLOC_PUNCH_HOLE | PARALLAX_FALLOC_KEEP_SIZE,
-            Int64(offset(of: slot)), Int64(extentBytes))
     }
 
     private var hasThread: Bool { thread.withLock { $0 != nil } }
@@ -321,10 +317,10 @@ extension ExtentPreparer {
 
     /// Nobody waits for a slot that cannot be had.
     private func giveBack(_ slot: ExtentSlot, _ failure: MediumError) {
-        dropPart(of: slot, failure.errno)
         let waiting = update { state in
             state.isHolding = false
             state.failure = failure
+            state.allocated.remove(slot)
             state.allocator.release(slot)
             defer { state.waiting = [] }
             return state.waiting
