@@ -73,8 +73,9 @@ LOG = [
     Mutation(
         "believes-stale", "a replay runs on into chunks of an older generation",
         "BlockStore/LogReader.swift",
-        "            header.generation >= generation\n        else { return nil }",
-        "            header.generation >= generation || MUTANT\n        else { return nil }"),
+        "            header.generation >= generation\n        else {\n            noteEnd",
+        "            header.generation >= generation || MUTANT\n"
+        "        else {\n            noteEnd"),
     Mutation(
         "ignores-witness", "a log that ends too early is not reported as damaged",
         "BlockStore/LogReader.swift",
