@@ -56,7 +56,6 @@ static const struct symbol store_symbols[] = {
     SYMBOL(store_watch, "xs_watch"),
     SYMBOL(store_fd, "xs_fileno"),
     SYMBOL(store_check_watch, "xs_check_watch"),
-    SYMBOL(store_read_watch, "xs_read_watch"),
     SYMBOL(store_begin, "xs_transaction_start"),
     SYMBOL(store_end, "xs_transaction_end"),
     { 0, NULL },
@@ -223,15 +222,6 @@ int parallax_store_next_watch(table *functions, void *store, char *path, size_t 
     if (event == NULL) return errno == EAGAIN ? 0 : failure();
     // The first string is the path, the second our own token.
     snprintf(path, capacity, "%s", event[0]);
-    free(event);
-    return 1;
-}
-
-int parallax_store_wait_watch(table *functions, void *store) {
-    unsigned count = 0;
-    errno = 0;
-    char **event = functions->store_read_watch(store, &count);
-    if (event == NULL) return errno == EINTR ? 0 : failure();
     free(event);
     return 1;
 }

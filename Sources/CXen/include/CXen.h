@@ -54,7 +54,6 @@ struct parallax_xen_functions {
     bool (*store_watch)(void *store, const char *path, const char *token);
     int (*store_fd)(void *store);
     char **(*store_check_watch)(void *store);
-    char **(*store_read_watch)(void *store, unsigned *count);
     uint32_t (*store_begin)(void *store);
     bool (*store_end)(void *store, uint32_t transaction, bool abort);
 };
@@ -120,8 +119,6 @@ int parallax_store_watch(
 // 0: there is none now. -errno: the connection is lost.
 int parallax_store_next_watch(
     const struct parallax_xen_functions *functions, void *store, char *path, size_t capacity);
-// Waits for a watch event and takes it; results as above.
-int parallax_store_wait_watch(const struct parallax_xen_functions *functions, void *store);
 // 0 is no transaction.
 uint32_t parallax_store_begin(const struct parallax_xen_functions *functions, void *store);
 // -EAGAIN: somebody else changed what was read or written; begin again.

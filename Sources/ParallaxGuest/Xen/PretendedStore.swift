@@ -245,13 +245,6 @@ package final class PretendedStore: Sendable {
             }
             return path.flatMap { PretendedStore.pack([$0, "a token"]) }
         }
-        functions.store_read_watch = { pointer, count in
-            guard let connection = PretendedStore.connection(pointer) else { return nil }
-            var wait = pollfd(fd: connection.event, events: Int16(POLLIN), revents: 0)
-            poll(&wait, 1, -1)
-            count?.pointee = 2
-            return PretendedStore.pack(["a path", "a token"])
-        }
     }
 
     private static func fillTransactions(_ functions: inout parallax_xen_functions) {

@@ -118,12 +118,11 @@ struct StoreConnection: ~Copyable {
         }
     }
 
-    /// Waits for a watch event, and no longer than that. False: the connection is lost, which the
-    /// descriptor need not tell.
+    /// Waits for a watch event, which is left to `takeWatchEvents`, and no longer than that. False: the
+    /// connection is lost, which the descriptor need not tell.
     func waitForWatchEvent(milliseconds: Int32) -> Bool {
         var wait = pollfd(fd: fileDescriptor, events: Int16(POLLIN), revents: 0)
-        guard poll(&wait, 1, milliseconds) > 0 else { return (try? exists("domid")) != nil }
-        return parallax_store_wait_watch(functions, handle) >= 0
+        return poll(&wait, 1, milliseconds) > 0 || (try? exists("domid")) != nil
     }
 
     /// Says on a back-end directory that it is closed, and why, if there is a why; nothing where the
