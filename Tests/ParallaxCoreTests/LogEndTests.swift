@@ -84,11 +84,7 @@ struct LogEndTests {
         try store.write("disk", 0..<50)
         try store.flush("disk")
         try store.write("disk", 20..<90)
-        store.device.faults.syncErrorOneIn = 1
-        try store.flush("disk")
-        store.device.faults = .none
-        #expect(store.device.statistics.dropped > 0)
-        store.device.crash(.processLoss)
+        try store.dieOfFailedSync("disk")
         try store.open()
         try store.write("disk", 90..<100)
         try store.flush("disk")

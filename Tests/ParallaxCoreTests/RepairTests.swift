@@ -191,11 +191,7 @@ struct RepairTests {
         try store.write("disk", 0..<50)
         try store.checkpoint()
         try store.write("disk", 20..<90)
-        store.device.faults.syncErrorOneIn = 1
-        try store.flush("disk")
-        store.device.faults = .none
-        #expect(store.device.statistics.dropped > 0)
-        store.device.crash(.processLoss)
+        try store.dieOfFailedSync("disk")
         let root = store.look { $0.checkpoint.root }
         store.device.rot(at: root.byteOffsets[0] + 100, bit: 3)
         #expect(check(store.device).severity == .repairable)

@@ -45,11 +45,6 @@ extension Engine {
 }
 
 extension Engine {
-    /// What a chunk that is written now says was durable.
-    var claimedLSN: LogSequenceNumber { min(durableLSN, mostClaimed) }
-}
-
-extension Engine {
     /// Where the log would go on nothing can be read: an opening cannot tell whether it does. A repair
     /// writes there.
     mutating func noteUnreadableEnd() {

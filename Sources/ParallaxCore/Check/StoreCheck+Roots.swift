@@ -91,7 +91,7 @@ extension StoreCheck {
     ) -> OpenedStream {
         var opened = OpenedStream()
         let roots = roots(stream, superblock, medium: medium)
-        noteRoots(stream, superblock, &opened, medium: medium)
+        noteRoots(roots, stream, superblock, &opened, medium: medium)
         let candidates = roots.compactMap { $0 }.sorted { $0.sequence > $1.sequence }
         guard let newest = candidates.first else {
             opened.findings.append(
@@ -164,10 +164,9 @@ extension StoreCheck {
     }
 
     private func noteRoots(
-        _ stream: Int, _ superblock: Superblock, _ opened: inout OpenedStream,
-        medium: some StoreMedium
+        _ roots: [CheckpointRoot?], _ stream: Int, _ superblock: Superblock,
+        _ opened: inout OpenedStream, medium: some StoreMedium
     ) {
-        let roots = roots(stream, superblock, medium: medium)
         for copy in 0..<2 {
             let places = CheckpointRoot.places(
                 superblock, stream: stream, copy: copy, medium: medium)

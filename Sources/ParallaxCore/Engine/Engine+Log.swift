@@ -53,7 +53,8 @@ extension Engine {
 
     mutating func sealChunk() {
         let index = log.seal(
-            superblock: superblock, stream: configuration.stream, durableLSN: claimedLSN,
+            superblock: superblock, stream: configuration.stream,
+            durableLSN: min(durableLSN, mostClaimed),
             extents: &forest.extents)
         counters.chunks += 1
         let bytes = log.chunks[index].writeBuffer.pointee.count

@@ -72,8 +72,6 @@ package final class SimulatedHost {
         package var censuses = 0
         package var storeChecks = 0
         package var cleanings = 0
-        package var scrubs = 0
-        package var quotas = 0
         package var movedBlocks = 0
         /// Logs that damage has made shorter than what was answered.
         package var cutLogs = 0

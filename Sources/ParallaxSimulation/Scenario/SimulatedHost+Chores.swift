@@ -7,11 +7,7 @@ internal import ParallaxCore
 extension SimulatedHost {
     /// Often about what the disk has, so that what is under way meets the limit.
     func ration() {
-        let all = sortedDisks.filter {
-            !$0.isDeletionPending && $0.changesInFlight == 0 && !isInGroup($0)
-        }
-        guard !all.isEmpty else { return }
-        let disk = all[random.index(below: all.count)]
+        guard let disk = randomDisk() else { return }
         let size = disk.sizes.min() ?? 0
         let held =
             streams[disk.stream].engine?.disks()
@@ -23,7 +19,6 @@ extension SimulatedHost {
             case 1: UInt64(random.integer(in: 1...Int(max(size / block, 1)))) * block
             default: max(held + UInt64(random.integer(in: 0...64)) * block, 33 * block) - 32 * block
             }
-        statistics.quotas += 1
         change(
             .setAttributes(
                 VDIIdentifier(disk.identifier),
@@ -34,7 +29,6 @@ extension SimulatedHost {
     /// Begins one, slow or fast, from the beginning.
     func scrub() {
         let stream = streams[random.index(below: streams.count)]
-        statistics.scrubs += 1
         stream.engine?.startScrub(bytesPerSecond: 1 << UInt64(random.integer(in: 20...34)))
     }
 

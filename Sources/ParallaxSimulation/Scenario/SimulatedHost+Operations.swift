@@ -234,7 +234,7 @@ extension SimulatedHost {
         change(.create(name: name, sizeBytes: size, createdAtNanoseconds: now), on: stream)
     }
 
-    private func randomDisk() -> GuestDisk? {
+    func randomDisk() -> GuestDisk? {
         let all = sortedDisks.filter {
             !$0.isDeletionPending && $0.changesInFlight == 0 && !isInGroup($0)
         }

@@ -2,6 +2,7 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 import ParallaxSimulation
+import Testing
 
 @testable import ParallaxCore
 
@@ -34,6 +35,15 @@ extension SmallStore {
 
 /// Looking into the engines, and damaging what they write.
 extension SmallStore {
+    /// The process dies behind a sync that has failed: the device shows more than it will ever write.
+    func dieOfFailedSync(_ vdi: String) throws {
+        device.faults.syncErrorOneIn = 1
+        try flush(vdi)
+        device.faults = .none
+        #expect(device.statistics.dropped > 0)
+        device.crash(.processLoss)
+    }
+
     /// Writes each block in a chunk of its own, all of them durable; returns where the chunks are: the
     /// header, and the data behind it.
     func writeSingly(_ vdi: String, _ blocks: Range<UInt64>) throws -> [UInt64] {

@@ -68,16 +68,21 @@ struct XenDeviceTests {
         #expect(rig.front.backendState == "4")
     }
 
-    @Test("closing waits for the requests in flight; a driver that comes back is served anew")
-    func closingAndReload() throws {
-        let rig = XenRig()
-        try rig.connect()
+    /// A write that the engine has and does not answer.
+    private func holdWrite(_ rig: XenRig) {
         rig.isHolding = true
         let (reference, _) = rig.page(XenRig.pattern(4096))
         rig.front.queues[0].put(
             operation: XenRig.write, id: 1, sector: 0,
             segments: [BlkfrontSegment(reference: reference)])
         _ = rig.run()
+    }
+
+    @Test("closing waits for the requests in flight; a driver that comes back is served anew")
+    func closingAndReload() throws {
+        let rig = XenRig()
+        try rig.connect()
+        holdWrite(rig)
         rig.front.state = "5"
         rig.settle()
         #expect(rig.front.backendState == "5")
@@ -225,12 +230,7 @@ struct XenDeviceTests {
     func forcedDetachWithRequests() throws {
         let rig = XenRig()
         try rig.connect()
-        rig.isHolding = true
-        let (reference, _) = rig.page(XenRig.pattern(4096))
-        rig.front.queues[0].put(
-            operation: XenRig.write, id: 1, sector: 0,
-            segments: [BlkfrontSegment(reference: reference)])
-        _ = rig.run()
+        holdWrite(rig)
         rig.stop(keepingGuest: false)
         rig.device?.pointee.handleEvent(
             source: 1, interest: .readable, registrar: &rig.registrar, requests: &rig.requests)
