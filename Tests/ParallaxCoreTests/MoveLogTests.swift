@@ -51,6 +51,42 @@ struct MoveLogTests {
         #expect(cleaned == SmallStore.Comparison())
     }
 
+    /// With no other room to move to, a full store could not be cleaned any more.
+    @Test("what a crash leaves of a round has the room that it was begun with")
+    func roomAfterCrash() throws {
+        let store = try makeStore()
+        let extentBlocks = store.look { $0.superblock.extentBlocks }
+        let before = store.look { $0.cleaner.room(extentBlocks: extentBlocks) }
+        store.startCleaning()
+        var chunks: [StoreCommand] = []
+        for _ in 0..<100 where chunks.count < 2 {
+            for command in try store.turn(holding: { $0 == .clean }) {
+                if command.operation == .write {
+                    chunks.append(command)
+                } else {
+                    try store.carryOut(command)
+                }
+            }
+        }
+        try #require(chunks.count == 2 && chunks[0].offset < chunks[1].offset)
+        // The second overtakes the first.
+        try store.carryOut(chunks[1])
+        let checkpoints = store.statistics.checkpoints
+        store.mislead { $0.requestCheckpoint() }
+        for _ in 0..<100 where store.statistics.checkpoints == checkpoints {
+            _ = try store.turn(holding: { $0 == .clean })
+        }
+        let (moved, written) = (store.statistics.movedBlocks, store.statistics.checkpoints)
+        #expect(moved == 0 && written == checkpoints + 1)
+        store.device.crash(.processLoss)
+        try store.open()
+        let after = store.look { $0.cleaner.room(extentBlocks: extentBlocks) }
+        #expect(after >= before)
+        try store.clean()
+        let cleaned = try store.compare()
+        #expect(cleaned == SmallStore.Comparison() && store.statistics.movedBlocks > 0)
+    }
+
     /// A replay behind the checkpoint would find the slot in use by somebody else.
     @Test("a cold extent that the checkpoint under way drops is not leased in the log any more")
     func leaseOfDropped() throws {
@@ -90,10 +126,10 @@ struct MoveLogTests {
         let ends = store.mislead { engine in
             let open = engine.cleaner.cold.newest
             var ends = [engine.cleaner.writtenEnd(of: open)]
-            engine.cleaner.coldChunks[1].isInFlight = true
+            engine.cleaner.coldChunks[1].state = .writing
             engine.cleaner.coldChunks[1].place = BlockAddress(extent: open, block: 7)
             ends.append(engine.cleaner.writtenEnd(of: open))
-            engine.cleaner.coldChunks[1].isInFlight = false
+            engine.cleaner.coldChunks[1].state = .free
             ends.append(engine.cleaner.writtenEnd(of: ExtentNumber(1)))
             return ends
         }

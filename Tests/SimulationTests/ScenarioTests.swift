@@ -92,6 +92,9 @@ import Testing
                 230_002_436,
                 "a cold extent in which everything had died was kept for the room it had left"
             ),
+            (270_000_422, "a crash between two cold chunks took the last room to move to"),
+            (300_002_716, "the same, in a crowded store"),
+            (300_000_036, "a chunk that a device had put where no log is was taken for a witness"),
             (110_026_254, "cleaning by hand went on for ever when its writes had failed"),
             (110_012_586, "a write that had failed was taken to be behind a later one"),
             (110_000_562, "a wrong change was expected to be refused by an engine that had failed"),

@@ -14,7 +14,7 @@
 /// is given back earlier.
 ///
 /// SAFETY: owns its buffers. Those of a piece are handed to the device while it is `reading`, those of a
-/// cold chunk and its survivors while it is `isInFlight`; neither is touched meanwhile.
+/// cold chunk and its survivors while it is `writing`; neither is touched meanwhile.
 struct Cleaner: ~Copyable {
     enum Phase: UInt8 { case idle, scanning, writing }
 
@@ -54,12 +54,14 @@ struct Cleaner: ~Copyable {
 
     /// Survivors on their way into a cold extent.
     struct ColdChunk: BitwiseCopyable {
+        enum State: UInt8, BitwiseCopyable { case free, writing, written }
+
+        var state = State.free
         var first = 0
         var count = 0
         /// Of its header.
         var place = BlockAddress(rawValue: 0)
         var attempts = 0
-        var isInFlight = false
     }
 
     static let pieceBlocks = 256
@@ -188,7 +190,22 @@ struct Cleaner: ~Copyable {
     /// Up to where the open cold extent is on the device, between two chunks; nil: it is another.
     func writtenEnd(of extent: ExtentNumber) -> Int? {
         guard isColdOpen, extent == cold.newest else { return nil }
-        return coldChunks.filter(\.isInFlight).map(\.place.block).min() ?? cold.filled
+        return oldestColdChunk.map { coldChunks[$0].place.block } ?? cold.filled
+    }
+
+    /// The first that is not moved yet.
+    var oldestColdChunk: Int? {
+        coldChunks.indices.filter { coldChunks[$0].state != .free }
+            .min { coldChunks[$0].first < coldChunks[$1].first }
+    }
+
+    /// What a checkpoint that begins now keeps of the cold extents: what is on its way counts only when
+    /// it is moved. Counted before, its room would be lost to a crash, and with it perhaps the only
+    /// room that there is.
+    var coldAtFreeze: CheckpointTables.Cold {
+        var frozen = cold
+        if let end = writtenEnd(of: cold.newest) { frozen.filled = end }
+        return frozen
     }
 
     /// The number of another one.

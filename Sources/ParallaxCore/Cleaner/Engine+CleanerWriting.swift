@@ -17,7 +17,7 @@ extension Engine {
 
     mutating func writeSurvivors() {
         while cleaner.stagedCount < cleaner.survivors.count,
-            let index = cleaner.coldChunks.firstIndex(where: { !$0.isInFlight })
+            let index = cleaner.coldChunks.firstIndex(where: { $0.state == .free })
         {
             guard openColdExtent() else { return }
             fillColdChunk(index)
@@ -90,7 +90,7 @@ extension Engine {
             preconditionFailure("Cleaner: the cold extent is not there")
         }
         let bytes = (1 + chunk.count) * blockBytes
-        cleaner.coldChunks[index].isInFlight = true
+        cleaner.coldChunks[index].state = .writing
         cleaner.writesInFlight += 1
         counters.cleanerWrittenBytes += UInt64(bytes)
         commands.append(
@@ -141,12 +141,12 @@ extension Engine {
 
     mutating func completeColdChunk(_ index: Int, _ result: Int) {
         cleaner.writesInFlight -= 1
-        cleaner.coldChunks[index].isInFlight = false
+        cleaner.coldChunks[index].state = .free
         guard failure == nil, cleaner.phase == .writing else { return }
         let chunk = cleaner.coldChunks[index]
         if result == (1 + chunk.count) * blockBytes {
-            move(chunk)
-            cleaner.movedCount += chunk.count
+            cleaner.coldChunks[index].state = .written
+            if !cleaner.isBroken { moveWritten() }
         } else if chunk.attempts + 1 < Self.writeAttempts {
             cleaner.coldChunks[index].attempts += 1
             return sendColdChunk(index)
@@ -159,6 +159,16 @@ extension Engine {
         if cleaner.writesInFlight == 0 {
             sealColdExtent()
             abandonRound()
+        }
+    }
+
+    /// In the order of their places, in which the log says it, too: so what a crash leaves unmoved still
+    /// fits behind what is moved.
+    private mutating func moveWritten() {
+        while let index = cleaner.oldestColdChunk, cleaner.coldChunks[index].state == .written {
+            cleaner.coldChunks[index].state = .free
+            move(cleaner.coldChunks[index])
+            cleaner.movedCount += cleaner.coldChunks[index].count
         }
     }
 
@@ -201,6 +211,7 @@ extension Engine {
 
     private mutating func abandonRound() {
         cleaner.forgetSurvivors()
+        for index in cleaner.coldChunks.indices { cleaner.coldChunks[index].state = .free }
         cleaner.victims.removeAll(keepingCapacity: true)
         cleaner.phase = .idle
         noteRoundFinished()

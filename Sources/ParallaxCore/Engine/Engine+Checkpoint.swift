@@ -70,7 +70,7 @@ extension Engine {
         checkpoint.tableContents = CheckpointTables()
         checkpoint.tableContents.liveNodes = max(0, forest.liveNodes)
         checkpoint.tableContents.deletion = deletionUnderWay
-        checkpoint.tableContents.cold = cleaner.cold
+        checkpoint.tableContents.cold = cleaner.coldAtFreeze
         checkpoint.tableContents.forwardPages = forwardPages
         checkpoint.tableContents.pageCount = catalog.pages.pages.count
         checkpoint.next = CheckpointRoot(
