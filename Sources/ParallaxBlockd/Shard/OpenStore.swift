@@ -125,24 +125,26 @@ private func runShard(
     opened: OpenedStore, gate: StartGate
 ) {
     do {
-        let engine = try Engine.open(store: opened, configuration: configuration, medium: file)
+        var engine = try Engine.open(store: opened, configuration: configuration, medium: file)
         let replayed = engine.statistics.replayedChunks
         if replayed > 0 {
             descriptor.log.info("shard \(descriptor.index): replayed \(replayed) chunks of log")
         }
+        let recovered = RecoveredShard(slots: engine.ownedSlots(), lacksSpare: engine.lacksSpare)
+        if recovered.lacksSpare { engine.noteExtentRequested() }
         switch descriptor.engineKind {
         case .ioUring:
             let reactor = try UringReactor(
                 fileDescriptor: file.fileDescriptor, commandCapacity: ShardLimits.commands,
                 watchCapacity: ShardLimits.watches, syncs: file.syncs)
-            guard gate.arrive(.success(engine.ownedSlots())) else { return }
+            guard gate.arrive(.success(recovered)) else { return }
             var shard = Shard(descriptor, engine: engine, reactor: reactor)
             shard.run()
         case .libaio:
             let reactor = try AioReactor(
                 fileDescriptor: file.fileDescriptor, commandCapacity: ShardLimits.commands,
                 watchCapacity: ShardLimits.watches, syncs: file.syncs)
-            guard gate.arrive(.success(engine.ownedSlots())) else { return }
+            guard gate.arrive(.success(recovered)) else { return }
             var shard = Shard(descriptor, engine: engine, reactor: reactor)
             shard.run()
         }
@@ -159,21 +161,31 @@ enum ShardLimits {
     static let watches = 4096
 }
 
-/// Waits until every shard has recovered, so that the free slots are known; then lets all go, or
-/// none.
+/// What a shard has found.
+struct RecoveredShard: Sendable {
+    var slots: [ExtentSlot]
+    /// It has asked for a slot that comes before all others (`Engine.lacksSpare`).
+    var lacksSpare: Bool
+}
+
+/// Waits until every shard has recovered, so that the free slots are known; gives each what its cleaner
+/// lacks; then lets all go, or none.
 private func release(_ starts: [ShardStart], pool: ExtentPreparer) async throws(ControlError) {
     var failure: ControlError?
+    var lacking: [ShardMailbox] = []
     for start in starts {
         switch await start.gate.arrival() {
-        case .success(let slots):
-            if !pool.withAllocator({ free in slots.allSatisfy { free.markUsed($0) } }) {
+        case .success(let shard):
+            if !pool.withAllocator({ free in shard.slots.allSatisfy { free.markUsed($0) } }) {
                 failure = ControlError(
                     .ioError, "The store is damaged: two shards own the same extent.")
             }
+            if shard.lacksSpare { lacking.append(start.handle.mailbox) }
         case .failure(let error): failure = failure ?? error
         }
     }
     if failure == nil {
+        for mailbox in lacking { pool.requestSlot { mailbox.post(.extent($0)) } }
         do throws(ShardThreadError) {
             try pool.start()
         } catch {
@@ -200,7 +212,7 @@ private func listen(
 
 /// Where a shard's thread reports what it has recovered, and waits until all have.
 final class StartGate: Sendable {
-    typealias Arrival = Result<[ExtentSlot], ControlError>
+    typealias Arrival = Result<RecoveredShard, ControlError>
 
     private struct State {
         var arrival: Arrival?

@@ -7,7 +7,8 @@ struct ChunkOperation: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable { case data, hole, catalog }
 
     var kind: Kind
-    /// Index in the table of open VDIs.
+    /// Index in the table of open VDIs. Of a catalogue operation: the disk all of whose blocks it
+    /// replaces; `.max`: none.
     var vdi: UInt32
     /// The part that waits for it, or -1.
     var part: Int32
@@ -86,8 +87,9 @@ struct Chunk: BitwiseCopyable {
     func touches(_ vdi: UInt32, _ block: UInt64) -> Bool {
         for index in appliedCount..<operationCount {
             let operation = operations[index]
-            if operation.kind != .catalog && operation.vdi == vdi
-                && operation.firstBlock <= block
+            guard operation.vdi == vdi else { continue }
+            if operation.kind == .catalog { return true }
+            if operation.firstBlock <= block
                 && block - operation.firstBlock < UInt64(operation.count)
             {
                 return true

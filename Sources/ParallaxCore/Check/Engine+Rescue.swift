@@ -15,7 +15,7 @@ extension Engine {
         {
             cold.append(forest.extents[index])
         }
-        var rescued: [(name: BlockAddress, place: BlockAddress)] = []
+        var rescued: [(moved: MovedBlock, place: BlockAddress)] = []
         for extent in cold.sorted(by: { $0.number < $1.number }) {
             let isNewest = extent.number == cleaner.cold.newest
             let end = isNewest ? cleaner.cold.filled : superblock.extentBlocks
@@ -24,13 +24,28 @@ extension Engine {
         let pages = Set(lost)
         // Chosen before any is put back, since a page that overflows is split. The newest place of a
         // name comes last, and counts.
-        let wanted = rescued.filter { forest.forwards.isOn(pages, $0.name) }
-        for (name, place) in wanted { forest.restoreForward(name, to: place) }
+        let wanted = rescued.filter {
+            forest.forwards.isOn(pages, $0.moved.name)
+                && isMoved($0.moved, to: $0.place, medium: medium)
+        }
+        for (moved, place) in wanted { forest.restoreForward(moved.name, to: place) }
+    }
+
+    /// A chunk may be there that a crash has left, and from which nothing was moved.
+    private func isMoved(
+        _ moved: MovedBlock, to place: BlockAddress, medium: some StoreMedium
+    ) -> Bool {
+        guard inspection?.hasLostBits == true else { return forest.extents.isLive(place) }
+        guard let slot = forest.extents.slot(of: place.extent) else { return false }
+        let block = BlockBuffer()
+        let offset = superblock.byteOffset(slot: slot, block: place.block)
+        guard (try? medium.read(at: offset, into: block.bytes)) != nil else { return false }
+        return Checksum.ofBlock(block.base) == moved.checksum
     }
 
     private func forEachMoved(
         in extent: ExtentTable.Extent, end: Int, medium: some StoreMedium,
-        _ body: (BlockAddress, BlockAddress) -> Void
+        _ body: (MovedBlock, BlockAddress) -> Void
     ) {
         let block = BlockBuffer()
         var position = 0
@@ -54,7 +69,7 @@ extension Engine {
                         let moved = MovedBlock.read(
                             block.base, offset: offset + index * MovedBlock.bytes)
                         body(
-                            moved.name,
+                            moved,
                             BlockAddress(extent: extent.number, block: payload + index))
                     }
                 }

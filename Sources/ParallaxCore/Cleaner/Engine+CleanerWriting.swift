@@ -151,15 +151,23 @@ extension Engine {
             cleaner.coldChunks[index].attempts += 1
             return sendColdChunk(index)
         } else {
-            // What is not moved stays where it is, and who has asked for more need not wait.
+            // What is not moved stays where it is, and who has asked for more need not wait. Nothing behind
+            // it may count as filled.
+            cleaner.coldChunks[index].state = .written
             cleaner.isBroken = true
             cleaner.pacing.goal = nil
         }
         guard cleaner.isBroken else { return isWindingDown ? () : writeSurvivors() }
         if cleaner.writesInFlight == 0 {
-            sealColdExtent()
+            leaveColdExtent()
             abandonRound()
         }
+    }
+
+    /// It cannot be written. Where it is the last, the next start tries it again: without any room nothing
+    /// could be cleaned any more.
+    private mutating func leaveColdExtent() {
+        if cleaner.spares.isEmpty { cleaner.cold = cleaner.coldAtFreeze } else { sealColdExtent() }
     }
 
     /// In the order of their places, in which the log says it, too: so what a crash leaves unmoved still

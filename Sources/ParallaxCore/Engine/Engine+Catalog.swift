@@ -78,10 +78,13 @@ extension Engine {
     /// Puts the change into the log, or answers that it is not possible. False: it has to wait.
     private mutating func begin(_ change: CatalogChange, _ ticket: UInt64) -> Bool {
         if let error = refusal(change) { return refuse(ticket, error) }
-        if case .resize(let identifier, let sizeBytes) = change, isShrinking(change) {
+        if case .resize(let identifier, let sizeBytes) = change {
+            // Whether it makes the disk smaller, what is in the log already may decide.
             guard catalog.logged.isEmpty else { return false }
-            beginShrinking(identifier, sizeBytes, ticket)
-            return true
+            if isShrinking(change) {
+                beginShrinking(identifier, sizeBytes, ticket)
+                return true
+            }
         }
         switch prepareChunk(
             recordBytes: Self.recordBytes(of: change), payloadBlocks: 0,
@@ -115,10 +118,16 @@ extension Engine {
         log.chunks[building].recordBytes += ChunkRecord.vdiFixedBytes + record.encodedBytes
         log.chunks[building].add(
             ChunkOperation(
-                kind: .catalog, vdi: 0, part: -1, firstBlock: 0, count: 0, payload: 0,
-                checksumsOffset: 0))
+                kind: .catalog, vdi: replacedHead(record) ?? .max, part: -1, firstBlock: 0,
+                count: 0, payload: 0, checksumsOffset: 0))
         stagedOperations += 1
         catalog.logged.append(Catalog.Logged(record: record, ticket: ticket))
+    }
+
+    /// The disk all of whose blocks the change replaces.
+    private func replacedHead(_ record: CatalogRecord) -> UInt32? {
+        guard case .rollback(let vdi, _, _, _, _, _) = record else { return nil }
+        return handle(of: vdi)
     }
 
     /// The oldest logged change's record is on the device: carries it out.

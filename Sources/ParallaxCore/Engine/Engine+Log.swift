@@ -166,6 +166,10 @@ extension Engine {
         log.announceLeases()
     }
 
+    /// Whether the cleaner has no empty extent to move to. A spare may be in no durable place before its lease
+    /// is: so at an opening, before any stream asks for more, the host gives each a slot that lacks one.
+    package var lacksSpare: Bool { cleaner.spares.isEmpty }
+
     private mutating func addSpare(_ slot: ExtentSlot) {
         let number = cleaner.addSpare()
         forest.extents.insert(number, slot: slot, state: .leased)

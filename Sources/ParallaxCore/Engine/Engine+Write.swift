@@ -33,24 +33,18 @@ extension Engine {
 
     /// A write of some sectors of a block: locks the block, reads it, changes the copy, stages it.
     ///
-    /// While a block is locked no other change of it is staged, and the lock is taken only when
-    /// no change of it is staged and unapplied. So nothing is lost between read and write.
+    /// While a block is locked no other change of it is staged, and it is read only when no change of it
+    /// is staged and unapplied. So nothing is lost between read and write, and who waits for the log holds
+    /// the lock already: changes that come later, however many, wait behind it.
     mutating func startModify(_ part: Int) {
         guard failure == nil else {
             parts[part].status = .ioError
             finishPart(part)
             return
         }
-        if !parts[part].holdsLock {
-            guard !isLocked(parts[part].vdi, parts[part].firstBlock, count: 1),
-                !isStaged(parts[part].vdi, parts[part].firstBlock)
-            else {
-                locked.append(part, &parts)
-                return
-            }
-            parts[part].holdsLock = true
-            lockCount += 1
-            lockedParts.append(UInt32(part))
+        guard takeLock(part), !isStaged(parts[part].vdi, parts[part].firstBlock) else {
+            locked.append(part, &parts)
+            return
         }
         guard readRoom > 0 else {
             starved.append(part, &parts)
@@ -89,6 +83,33 @@ extension Engine {
         }
     }
 
+    /// Not before those who have waited longer.
+    private mutating func takeLock(_ part: Int) -> Bool {
+        if parts[part].holdsLock { return true }
+        let (vdi, block) = (parts[part].vdi, parts[part].firstBlock)
+        guard !isLocked(vdi, block, count: 1), !isAwaited(vdi, block) else { return false }
+        parts[part].holdsLock = true
+        lockCount += 1
+        lockedParts.append(UInt32(part))
+        return true
+    }
+
+    /// Whether a change of several blocks, this one among them, waits for the lock of another.
+    private func isAwaited(_ vdi: UInt32, _ block: UInt64) -> Bool {
+        guard lockedChanges > 0 else { return false }
+        var next = locked.head
+        while next >= 0 {
+            let other = parts[Int(next)]
+            if !other.kind.isModify, other.vdi == vdi, other.firstBlock <= block,
+                block - other.firstBlock < UInt64(other.blockCount)
+            {
+                return true
+            }
+            next = other.next
+        }
+        return false
+    }
+
     /// Whether another part has locked one of the blocks.
     private func isLocked(_ vdi: UInt32, _ first: UInt64, count: UInt64) -> Bool {
         guard lockCount > 0 else { return false }
@@ -123,6 +144,7 @@ extension Engine {
 
     /// Those who wait for a lock, or for the log to be applied, try again.
     mutating func wakeLocked() {
+        lockedChanges = 0
         for _ in 0..<locked.count {
             guard let part = locked.popFirst(&parts) else { break }
             ready.append(part, &parts)
@@ -152,6 +174,7 @@ extension Engine {
                 parts[part].vdi, parts[part].firstBlock, count: UInt64(parts[part].blockCount))
         {
             locked.append(part, &parts)
+            lockedChanges += 1
             return true
         }
         while parts[part].stagedBlocks < parts[part].blockCount {

@@ -53,6 +53,8 @@ package struct Engine: ~Copyable {
     var staging = PartList()
     /// Parts that wait for a block that another part is modifying, or for the log to be applied.
     var locked = PartList()
+    /// How many of them change whole blocks.
+    var lockedChanges = 0
     var lockCount = 0
     /// The parts that hold a lock.
     var lockedParts: FixedRing<UInt32>
@@ -303,8 +305,8 @@ extension Engine {
 
     /// Whether a turn would do more work at once, without waiting for anything.
     package var wantsTurn: Bool {
-        !isWindingDown
-            && (catalog.reclaim.hasMore || diffs.hasMore)
+        if !unissued.isEmpty && parts.freeCount > 0 { return true }
+        return !isWindingDown && (catalog.reclaim.hasMore || diffs.hasMore)
     }
 
     /// Counters since the engine was opened, and its present state.

@@ -94,6 +94,7 @@ final class CanaryEngine: EngineUnderTest {
         engine.turn(nowNanoseconds: nowNanoseconds)
     }
     var wantedExtents: Int { engine.wantedExtents }
+    var lacksSpare: Bool { engine.lacksSpare }
     func noteExtentRequested() { engine.noteExtentRequested() }
     func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot: slot) }
     func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot() }

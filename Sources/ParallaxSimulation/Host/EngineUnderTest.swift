@@ -14,6 +14,8 @@ package protocol EngineUnderTest: AnyObject {
     func nextReply() -> BlockReply?
 
     var wantedExtents: Int { get }
+    /// As `Engine.lacksSpare`.
+    var lacksSpare: Bool { get }
     func noteExtentRequested()
     func supplyExtent(slot: UInt32?)
     func takeReleasedSlot() -> UInt32?

@@ -94,6 +94,7 @@ package final class ShippingEngine: EngineUnderTest {
     package func nextReply() -> BlockReply? { engine.nextReply() }
 
     package var wantedExtents: Int { engine.wantedExtents }
+    package var lacksSpare: Bool { engine.lacksSpare }
     package func noteExtentRequested() { engine.noteExtentRequested() }
     package func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot.map { ExtentSlot($0) }) }
     package func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot()?.rawValue }

@@ -171,6 +171,7 @@ extension SimulatedHost {
             }
         }
         freeSlots = slotOwners.indices.filter { slotOwners[$0] == nil }.map { UInt32($0) }
+        giveSpares()
         return true
     }
 

@@ -201,6 +201,18 @@ package final class SimulatedHost {
 
     // MARK: Extents
 
+    /// As the daemon does before its shards run.
+    func giveSpares() {
+        for stream in streams {
+            guard let engine = stream.engine, engine.lacksSpare, let slot = takeFreeSlot() else {
+                continue
+            }
+            engine.noteExtentRequested()
+            slotOwners[Int(slot)] = stream.index
+            stream.extentsOnTheWay.append(slot)
+        }
+    }
+
     private func requestExtents(_ stream: SimulatedStream) {
         guard let engine = stream.engine else { return }
         var bound = 64
