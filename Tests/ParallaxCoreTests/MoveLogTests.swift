@@ -51,40 +51,111 @@ struct MoveLogTests {
         #expect(cleaned == SmallStore.Comparison())
     }
 
-    /// With no other room to move to, a full store could not be cleaned any more.
-    @Test("what a crash leaves of a round has the room that it was begun with")
-    func roomAfterCrash() throws {
-        let store = try makeStore()
-        let extentBlocks = store.look { $0.superblock.extentBlocks }
-        let before = store.look { $0.cleaner.room(extentBlocks: extentBlocks) }
+    /// Begins a round of the cleaner; the first two chunks that it writes into one extent.
+    private func coldChunks(_ store: SmallStore) throws -> [StoreCommand] {
         store.startCleaning()
         var chunks: [StoreCommand] = []
         for _ in 0..<100 where chunks.count < 2 {
-            for command in try store.turn(holding: { $0 == .clean }) {
-                if command.operation == .write {
-                    chunks.append(command)
-                } else {
-                    try store.carryOut(command)
-                }
+            let commands = try store.turn(holding: { $0 == .clean })
+            for command in commands where command.operation != .write {
+                try store.carryOut(command)
             }
+            if commands.isEmpty, let last = chunks.popLast() { try store.carryOut(last) }
+            chunks += commands.filter { $0.operation == .write }
         }
         try #require(chunks.count == 2 && chunks[0].offset < chunks[1].offset)
-        // The second overtakes the first.
-        try store.carryOut(chunks[1])
+        return chunks
+    }
+
+    /// A checkpoint while chunks are held.
+    private func checkpointBeside(_ store: SmallStore) throws {
         let checkpoints = store.statistics.checkpoints
         store.mislead { $0.requestCheckpoint() }
         for _ in 0..<100 where store.statistics.checkpoints == checkpoints {
             _ = try store.turn(holding: { $0 == .clean })
         }
-        let (moved, written) = (store.statistics.movedBlocks, store.statistics.checkpoints)
-        #expect(moved == 0 && written == checkpoints + 1)
+        let isWritten = store.statistics.checkpoints == checkpoints + 1
+        #expect(isWritten && store.statistics.movedBlocks == 0)
+    }
+
+    private func room(_ store: SmallStore) -> Int {
+        store.look { $0.cleaner.room(extentBlocks: $0.superblock.extentBlocks) }
+    }
+
+    /// The device refuses the chunk for good.
+    private func fail(_ chunk: StoreCommand, in store: SmallStore) throws {
+        var left: StoreCommand? = chunk
+        while let failing = left {
+            store.engines[0].engine.complete(StoreCompletion(tag: failing.tag, result: -5))
+            left = try store.turn(holding: { $0 == .clean }).first { $0.offset == chunk.offset }
+        }
+        let isBroken = store.statistics.isCleanerBroken
+        #expect(isBroken)
+    }
+
+    /// With no other room to move to, a full store could not be cleaned any more.
+    @Test(
+        "what a crash leaves of a round has the room that it was begun with",
+        arguments: [false, true])
+    func roomAfterCrash(firstFails: Bool) throws {
+        let store = try makeStore()
+        let before = room(store)
+        let chunks = try coldChunks(store)
+        if firstFails {
+            try fail(chunks[0], in: store)
+        } else {
+            // The second overtakes the first.
+            try store.carryOut(chunks[1])
+        }
+        try checkpointBeside(store)
         store.device.crash(.processLoss)
         try store.open()
-        let after = store.look { $0.cleaner.room(extentBlocks: extentBlocks) }
-        #expect(after >= before)
+        #expect(room(store) >= before)
         try store.clean()
         let cleaned = try store.compare()
         #expect(cleaned == SmallStore.Comparison() && store.statistics.movedBlocks > 0)
+    }
+
+    /// The first chunk of a round cannot be written; of the second so many blocks are.
+    private func breakColdExtent(_ store: SmallStore, hasSpare: Bool, blocks: Int? = nil) throws {
+        let chunks = try coldChunks(store)
+        if hasSpare { store.mislead { $0.cleaner.spares.append(ExtentNumber(1)) } }
+        try fail(chunks[0], in: store)
+        try store.carryOut(chunks[1], blocks: blocks)
+        if hasSpare { store.mislead { _ = $0.cleaner.spares.removeLast() } }
+    }
+
+    @Test(
+        "a cold extent that cannot be written is kept only if it is the last",
+        arguments: [false, true])
+    func failedColdExtent(isLast: Bool) throws {
+        let store = try makeStore()
+        let before = room(store)
+        try breakColdExtent(store, hasSpare: !isLast)
+        let isOpen = store.look { $0.cleaner.isColdOpen }
+        #expect(isOpen == isLast)
+        #expect(room(store) == (isLast ? before : 0))
+    }
+
+    /// From what is in its header nothing was moved; the blocks live where they were.
+    @Test("what stands in a cold extent that was given up does not lead a repair astray")
+    func unmovedChunk() throws {
+        let store = try makeStore()
+        try store.clean()
+        try store.write("disk", 600..<1200)
+        try store.snapshot("disk", "later")
+        for block in stride(from: UInt64(600), to: 1200, by: 2) {
+            try store.write("disk", block..<block + 1)
+        }
+        try store.checkpoint()
+        try breakColdExtent(store, hasSpare: true, blocks: 10)
+        try store.checkpoint()
+        for page in store.look({ $0.forest.forwards.pages.map(\.reference) }) {
+            store.flip(try store.offset(of: page))
+        }
+        let result = try store.repair(store.device, within: 0..<1200)
+        #expect(result.before.findings.contains { $0.structure == .forwards })
+        #expect(result.after.severity == .none && result.found == SmallStore.Comparison())
     }
 
     /// A replay behind the checkpoint would find the slot in use by somebody else.

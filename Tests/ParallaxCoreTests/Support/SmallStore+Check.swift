@@ -24,12 +24,14 @@ extension SmallStore {
 
     /// Repairs `device`, on which the disks of this store are, opens it, and compares it with the
     /// model.
-    func repair(_ device: SimulatedDevice) throws -> Repaired {
+    func repair(
+        _ device: SimulatedDevice, within blocks: Range<UInt64> = 0..<320
+    ) throws -> Repaired {
         let repair = try StoreRepair(medium: device, options: Self.checkOptions)
         try repair.apply()
         let after = Self.check(device)
         let reopened = try SmallStore(copying: self, device: device)
-        return (repair.before, after, try reopened.compare(within: 0..<320))
+        return (repair.before, after, try reopened.compare(within: blocks))
     }
 }
 
