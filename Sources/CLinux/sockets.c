@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -160,6 +161,11 @@ ssize_t parallax_receive_vector(int fd, const void *iovecs, size_t iovec_count) 
 ssize_t parallax_send_vector(int fd, const void *iovecs, size_t iovec_count) {
     struct msghdr message = { .msg_iov = (struct iovec *)iovecs, .msg_iovlen = iovec_count };
     return send_message(fd, &message);
+}
+
+int parallax_peer_has_left(int fd) {
+    struct pollfd peer = {.fd = fd, .events = POLLRDHUP};
+    return poll(&peer, 1, 0) > 0;
 }
 
 ssize_t parallax_receive(int fd, void *bytes, size_t capacity) {

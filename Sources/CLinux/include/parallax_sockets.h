@@ -28,6 +28,9 @@ int parallax_set_nonblocking(int fd, int is_nonblocking);
 // SO_PEERCRED: who connected. pid is 0 when unknown.
 int parallax_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid);
 
+// 1: the peer has hung up, or sends nothing more; what it had sent may still be there.
+int parallax_peer_has_left(int fd);
+
 // recv without file descriptors: any that come are closed, and the result is -EPROTO.
 ssize_t parallax_receive(int fd, void *bytes, size_t capacity);
 ssize_t parallax_send(int fd, const void *bytes, size_t count);

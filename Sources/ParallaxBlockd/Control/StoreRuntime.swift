@@ -17,6 +17,8 @@ package struct StoreRuntime: Sendable {
     package var scrub: @Sendable (ScrubOrder) async throws -> Void
     /// Of a store in a file; nil for a block device. From any thread, at any time.
     package var hostSpace: @Sendable () -> HostSpace?
+    /// The shared NBD socket answers from now on. Called once, when the exports of the last run are back.
+    package var serveSharedNBD: @Sendable () -> Void
     /// Called once, after every shard has shut down: gives the store's lock back.
     package var close: @Sendable () async -> Void
 
@@ -26,6 +28,7 @@ package struct StoreRuntime: Sendable {
         clean: @escaping @Sendable (UInt64?) async throws -> Void = { _ in },
         scrub: @escaping @Sendable (ScrubOrder) async throws -> Void = { _ in },
         hostSpace: @escaping @Sendable () -> HostSpace? = { nil },
+        serveSharedNBD: @escaping @Sendable () -> Void = {},
         close: @escaping @Sendable () async -> Void
     ) {
         self.identity = identity
@@ -34,6 +37,7 @@ package struct StoreRuntime: Sendable {
         self.clean = clean
         self.scrub = scrub
         self.hostSpace = hostSpace
+        self.serveSharedNBD = serveSharedNBD
         self.close = close
     }
 }

@@ -46,6 +46,7 @@ func openStore(
         clean: { try await grower.clean(untilFreePercent: $0) },
         scrub: { try await grower.scrub($0) },
         hostSpace: { grower.hostSpace },
+        serveSharedNBD: { [first = starts.first?.handle] in first?.mailbox.post(.serveShared) },
         close: { [threads = starts.map(\.thread)] in
             for thread in threads { thread.join() }
             pool.stop()

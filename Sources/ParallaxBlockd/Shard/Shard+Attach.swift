@@ -102,7 +102,7 @@ extension Shard where ShardReactor: ~Copyable {
         }
     }
 
-    /// Opens the shared NBD socket.
+    /// Opens the shared NBD socket; those who connect wait for `serveShared`.
     mutating func listen(path: String) throws(ControlError) {
         guard let session = sessions.reserve() else {
             throw ControlError(.internalError, "Shard \(index) serves too many clients.")
@@ -113,8 +113,14 @@ extension Shard where ShardReactor: ~Copyable {
             sessions.cancel(session)
             throw ControlError(.socketUnusable, "\(error)")
         }
-        sessions.nbdListener(session).pointee.start(registrar: &reactor)
         sharedListener = session
+    }
+
+    /// Clients of the shared socket are heard from now on: before, one whose export is about to come back
+    /// would be told that there is none.
+    mutating func serveShared() {
+        guard let sharedListener else { return }
+        sessions.nbdListener(sharedListener).pointee.start(registrar: &reactor)
     }
 
     mutating func detach(_ version: VersionReference, _ reply: ShardReply<Void>) {
@@ -133,7 +139,9 @@ extension Shard where ShardReactor: ~Copyable {
         switch sessions.kind(session) {
         case .free: return
         case .vhost: sessions.vhost(session).pointee.stop(registrar: &reactor)
-        case .nbdConnection: sessions.nbdConnection(session).pointee.stop(registrar: &reactor)
+        case .nbdConnection:
+            sessions.nbdConnection(session).pointee.stop(
+                isLeaving: isStopping, registrar: &reactor)
         case .xen: stopXen(session)
         case .nbdListener:
             sessions.nbdListener(session).pointee.stop(registrar: &reactor)

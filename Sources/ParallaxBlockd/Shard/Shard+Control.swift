@@ -46,6 +46,7 @@ extension Shard where ShardReactor: ~Copyable {
         case .shutdown(let reply): beginShutdown(reply)
         case .listen(let path, let reply):
             answer(reply) { shard throws(ControlError) in try shard.listen(path: path) }
+        case .serveShared: serveShared()
         case .setExports(let exports):
             if let sharedListener {
                 sessions.nbdListener(sharedListener).pointee.setExports(exports)
@@ -146,7 +147,7 @@ extension Shard where ShardReactor: ~Copyable {
 
     /// LIMIT: time that a shutdown may take before the shard ends without a checkpoint: the log is
     /// replayed at the next start then. With the control plane's second before it an end takes less
-    /// than two, however slow the device is.
+    /// than two, as long as the device answers what it has at all.
     private static var shutdownNanoseconds: UInt64 { 800_000_000 }
 
     private mutating func beginShutdown(_ reply: ShardReply<Void>) {

@@ -43,7 +43,36 @@ extension Shard where ShardReactor: ~Copyable {
     mutating func finishBatch(nbd session: UInt32) {
         let connection = sessions.nbdConnection(session)
         connection.pointee.finishBatch(registrar: &reactor, requests: &requests)
+        if heldVersions.contains(sessions.version(session)) {
+            startClients(of: sessions.version(session))
+        }
         if connection.pointee.isFinished { end(session) }
+    }
+
+    /// Those who have waited until what a client before them has left is carried out.
+    private mutating func startClients(of version: UInt64) {
+        let clients = sessions.sessions(of: version).filter {
+            sessions.kind($0) == .nbdConnection
+        }
+        guard !clients.contains(where: { sessions.nbdConnection($0).pointee.holdsUpSuccessors })
+        else {
+            heldVersions.insert(version)
+            return
+        }
+        heldVersions.remove(version)
+        for session in clients where sessions.nbdConnection(session).pointee.isWaiting {
+            sessions.nbdConnection(session).pointee.start(registrar: &reactor)
+            sessions.touch(session)
+        }
+    }
+
+    private mutating func noteSuccessor(of version: UInt64) {
+        for session in sessions.sessions(of: version)
+        where sessions.kind(session) == .nbdConnection
+            && sessions.nbdConnection(session).pointee.noteSuccessor()
+        {
+            stop(session)
+        }
     }
 
     /// The session is over and nothing refers to it.
@@ -80,6 +109,7 @@ extension Shard where ShardReactor: ~Copyable {
             noteCrowd(version, export.name)
             return handover.refuse()
         }
+        noteSuccessor(of: version.rawValue)
         do throws(NBDError) {
             sessions.insert(
                 session,
@@ -91,8 +121,7 @@ extension Shard where ShardReactor: ~Copyable {
             log.warning("VDI \(export.name): an NBD client was refused: \(error)")
             return
         }
-        sessions.nbdConnection(session).pointee.start(registrar: &reactor)
-        sessions.touch(session)
+        startClients(of: version.rawValue)
     }
 
     /// Once a minute: a client that is refused may try again at once, for ever.

@@ -43,6 +43,8 @@ struct Shard<ShardReactor: Reactor & ~Copyable>: ~Copyable {
     var messages: [ShardMessage] = []
     var attachments: [VersionReference: Attachment] = [:]
     var sharedListener: UInt32?
+    /// Versions whose new NBD clients wait for what an earlier one has left.
+    var heldVersions: Set<UInt64> = []
     var changes: [UInt64: PendingChange] = [:]
     var batches: [UInt64: ChangeBatch] = [:]
     var groups: [UInt64: OpenGroup] = [:]
@@ -122,7 +124,8 @@ extension Shard where ShardReactor: ~Copyable {
         if engine.isIdle && !isStopping && requests.isEmpty && sessions.touchedCount == 0 {
             return -1
         }
-        return sessions.touchedCount > 0 || !requests.isEmpty ? 0 : 20_000_000
+        let hasRequests = !requests.isEmpty && engine.freeRequestSlots > 0
+        return sessions.touchedCount > 0 || hasRequests ? 0 : 20_000_000
     }
 
     private mutating func turn() {

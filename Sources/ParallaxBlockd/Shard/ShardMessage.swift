@@ -30,6 +30,7 @@ enum ShardMessage: Sendable {
     case shutdown(ShardReply<Void>)
     /// For the shard that has the shared NBD socket.
     case listen(path: String, ShardReply<Void>)
+    case serveShared
     case setExports(NBDExportTable)
     case handover(NBDHandover, VersionReference)
     /// The answer to a request for an extent; nil: the store is full.

@@ -34,6 +34,8 @@ package struct NBDConnection: ~Copyable {
     }
 
     enum Phase: Equatable {
+        /// Until `start`: nothing is read.
+        case waiting
         case serving
         /// The peer said goodbye: what is in flight is answered, then the connection closes.
         case draining
@@ -56,7 +58,9 @@ package struct NBDConnection: ~Copyable {
     package let vdi: UInt32
     package let exportName: String
     var rules: NBDRules
-    var phase = Phase.serving
+    var phase = Phase.waiting
+    /// Its peer had gone when another client came.
+    var isPredecessor = false
     var pause = Pause.needsBytes
     /// The peer broke the protocol, or a reply can no longer be told right: hang up.
     var isBroken = false
@@ -139,6 +143,8 @@ package struct NBDConnection: ~Copyable {
     package mutating func start<Registrar: EventRegistrar & ~Copyable>(
         registrar: inout Registrar
     ) {
+        precondition(phase == .waiting, "NBDConnection: started twice")
+        phase = .serving
         updateInterest(registrar: &registrar)
     }
 
@@ -161,7 +167,7 @@ package struct NBDConnection: ~Copyable {
     package mutating func finishBatch<Registrar: EventRegistrar & ~Copyable>(
         registrar: inout Registrar, requests: inout RequestQueue
     ) {
-        guard phase != .closed else { return }
+        guard phase != .closed, phase != .waiting else { return }
         send()
         advance(&requests)
         send()
@@ -170,13 +176,15 @@ package struct NBDConnection: ~Copyable {
     }
 
     /// The VDI is being detached. Nothing more is taken; what is in flight is answered if the
-    /// peer reads it soon. The value must be kept until `isFinished`.
+    /// peer reads it soon. The value must be kept until `isFinished`. If the daemon `isLeaving`, a
+    /// request that is partly issued gets no answer: the client sends it to the next one again, while an
+    /// error would be the guest's.
     package mutating func stop<Registrar: EventRegistrar & ~Copyable>(
-        registrar: inout Registrar
+        isLeaving: Bool = false, registrar: inout Registrar
     ) {
-        guard phase == .serving || phase == .draining else { return }
+        guard phase != .stopping, phase != .closed else { return }
         phase = .stopping
-        if current.step == .issue {
+        if current.step == .issue && !isLeaving {
             commands[Int(current.command)].error = .shutdown
             endCurrent()
         }
@@ -189,7 +197,7 @@ package struct NBDConnection: ~Copyable {
 
     private var hasSaidEverything: Bool {
         switch phase {
-        case .serving, .closed: false
+        case .waiting, .serving, .closed: false
         case .draining: inFlight == 0 && current.step == .idle && replies.isEmpty
         case .stopping: inFlight == 0 && (replies.isEmpty || isOutOfTime)
         }
@@ -200,8 +208,9 @@ package struct NBDConnection: ~Copyable {
         if phase == .serving && pause == .needsBytes { wanted.insert(.readable) }
         if !replies.isEmpty { wanted.insert(.writable) }
         // Nobody will call us again for a place that is free already: a socket with room in its
-        // send buffer brings us back in the next turn.
-        let waits = pause == .needsQueue || (pause == .needsRoom && inFlight == 0)
+        // send buffer brings us back in the next turn. Whoever has found the shard's queue full is
+        // called when it is not.
+        let waits = pause == .needsRoom && inFlight == 0
         if waits && phase == .serving { wanted.insert(.writable) }
         return wanted
     }

@@ -109,9 +109,19 @@ final class NBDTestServer {
         let place = UnsafeMutablePointer<NBDConnection>.allocate(capacity: 1)
         place.initialize(
             to: try NBDConnection(session: session, vdi: 7, handover: handover, export: export))
+        for other in connections.values where other.pointee.noteSuccessor() {
+            other.pointee.stop(registrar: &registrar)
+        }
         connections[session] = place
-        place.pointee.start(registrar: &registrar)
+        startWaiting()
         return session
+    }
+
+    private func startWaiting() {
+        guard !connections.values.contains(where: { $0.pointee.holdsUpSuccessors }) else { return }
+        for place in connections.values where place.pointee.isWaiting {
+            place.pointee.start(registrar: &registrar)
+        }
     }
 
     // MARK: The loop
@@ -125,6 +135,7 @@ final class NBDTestServer {
         for place in connections.values {
             place.pointee.finishBatch(registrar: &registrar, requests: &requests)
         }
+        startWaiting()
         removeFinished()
         return !events.isEmpty || hasAnswered || !requests.isEmpty
     }
@@ -181,8 +192,8 @@ final class NBDTestServer {
         }
     }
 
-    func stopConnection(_ session: UInt32) {
-        connections[session]?.pointee.stop(registrar: &registrar)
+    func stopConnection(_ session: UInt32, isLeaving: Bool = false) {
+        connections[session]?.pointee.stop(isLeaving: isLeaving, registrar: &registrar)
         removeFinished()
     }
 

@@ -52,8 +52,15 @@ extension ControlPlane {
     }
 
     /// Serves every remembered attachment that does not serve. Those that fail are logged once for
-    /// each new reason, and stay remembered.
+    /// each new reason, and stay remembered. The shared NBD socket answers nobody before its exports have
+    /// been tried: a client that asks for one that does not exist gives up, while one that is not
+    /// answered waits.
     package func restoreAttachments() async {
+        if !servesSharedNBD {
+            await restore { $0.kind == .nbd }
+            servesSharedNBD = true
+            runtime.serveSharedNBD()
+        }
         await restore { _ in true }
         updateState()
     }

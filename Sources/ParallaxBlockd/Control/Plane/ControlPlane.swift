@@ -111,6 +111,7 @@ package actor ControlPlane {
     private var activeChanges = 0
     private var idleWaiters: [CheckedContinuation<Void, Never>] = []
     var hasShutDown = false
+    var servesSharedNBD = false
 
     /// `onStateChange` is called whenever the state, or the number of attachments that serve, may
     /// have changed.
