@@ -194,10 +194,8 @@ TREE = [
     Mutation(
         "modifies-unlocked", "two writes of parts of one block are not kept apart",
         "Engine/Engine+Write.swift",
-        "guard !isLocked(parts[part].vdi, parts[part].firstBlock, count: 1),\n"
-        "                !isStaged(",
-        "guard !isLocked(parts[part].vdi, parts[part].firstBlock, count: 1),\n"
-        "                MUTANT || !isStaged("),
+        "guard takeLock(part), !isStaged(",
+        "guard takeLock(part), MUTANT || !isStaged("),
     Mutation(
         "reads-unverified", "a block that was read is not compared with its checksum",
         "Engine/Engine+Read.swift",

@@ -56,12 +56,12 @@ extension ControlPlane {
     /// been tried: a client that asks for one that does not exist gives up, while one that is not
     /// answered waits.
     package func restoreAttachments() async {
+        await restore { $0.kind == .nbd }
         if !servesSharedNBD {
-            await restore { $0.kind == .nbd }
             servesSharedNBD = true
             runtime.serveSharedNBD()
         }
-        await restore { _ in true }
+        await restore { $0.kind != .nbd }
         updateState()
     }
 

@@ -153,13 +153,14 @@ extension ControlPlane {
             if sizeBytes < entry.sizeBytes {
                 try checkShrink(entry, to: sizeBytes, mayShrink: mayShrink)
             }
+            // Also to the size that it has: a front end that was away when it changed is told then.
+            do {
+                try await shard(of: entry).change(
+                    .resize(entry.identifier, sizeBytes: sizeBytes))
+            } catch let error as ControlError where sizeBytes < entry.sizeBytes {
+                throw cutShort(error, entry, sizeBytes)
+            }
             if sizeBytes != entry.sizeBytes {
-                do {
-                    try await shard(of: entry).change(
-                        .resize(entry.identifier, sizeBytes: sizeBytes))
-                } catch let error as ControlError where sizeBytes < entry.sizeBytes {
-                    throw cutShort(error, entry, sizeBytes)
-                }
                 entry.sizeBytes = sizeBytes
                 put(entry)
                 log.info(
