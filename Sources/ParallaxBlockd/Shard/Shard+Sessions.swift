@@ -103,13 +103,13 @@ extension Shard where ShardReactor: ~Copyable {
             let export = export(version, attachment),
             let handle = attachment.snapshotHandle ?? engine.handle(of: attachment.vdi)
         else { return handover.refuse() }
+        noteSuccessor(of: version.rawValue)
         guard sessions.clientCount(of: version.rawValue) < NBDLimits.connectionsPerExport,
             let session = sessions.reserve()
         else {
             noteCrowd(version, export.name)
             return handover.refuse()
         }
-        noteSuccessor(of: version.rawValue)
         do throws(NBDError) {
             sessions.insert(
                 session,

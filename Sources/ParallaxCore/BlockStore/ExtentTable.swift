@@ -21,6 +21,8 @@ struct ExtentTable: ~Copyable {
         var state: State
         /// A block of it is damaged: the cleaner leaves it where it is.
         var isPinned = false
+        /// It stands in `emptied`.
+        var isListed = false
         var live: UInt32
         /// Live blocks as of the checkpoint that is being written.
         var checkpointLive: UInt32
@@ -59,8 +61,10 @@ struct ExtentTable: ~Copyable {
     var nextCheckpoint: UInt64 = 0
     /// The checkpoint that all extents are held for, at least.
     private(set) var allHeldUntil: UInt64 = 0
-    /// Extents that have become empty; some of them may be gone.
-    var emptied: [ExtentNumber] = []
+    /// Extents that have become empty, each once; some of them may be gone.
+    private(set) var emptied: [ExtentNumber] = []
+    /// Goes up with whatever may let one of them be dropped, but for checkpoints and records of moves.
+    private(set) var emptiedChanges: UInt64 = 0
     private var pool: LiveBitsPool
     var livePages: LivePages
 
@@ -132,6 +136,7 @@ struct ExtentTable: ~Copyable {
 
     mutating func setState(_ number: ExtentNumber, _ state: State) {
         entries[index(number)].state = state
+        emptiedChanges += 1
     }
 
     mutating func noteChunk(_ number: ExtentNumber, lsn: LogSequenceNumber) {
@@ -210,19 +215,37 @@ extension ExtentTable {
         entries[index].live -= 1
         liveTotal -= 1
         if !isReplayed { entries[index].heldUntil = nextCheckpoint }
-        if entries[index].live == 0 { emptied.append(place.extent) }
+        if entries[index].live == 0 { list(index) }
         livePages.touch(slot: entries[index].slot, block: place.block, count: 1)
+    }
+
+    private mutating func list(_ index: Int) {
+        emptiedChanges += 1
+        guard !entries[index].isListed else { return }
+        entries[index].isListed = true
+        emptied.append(entries[index].number)
+    }
+
+    /// What is kept of the list.
+    mutating func keepEmptied(_ kept: [ExtentNumber]) {
+        for number in emptied {
+            if let index = indexOf.find(number.rawValue) { entries[Int(index)].isListed = false }
+        }
+        emptied = kept
+        for number in kept { entries[index(number)].isListed = true }
     }
 
     /// An extent that is sealed now may have been empty before.
     mutating func noteEmptied(_ number: ExtentNumber) {
-        if entries[index(number)].live == 0 { emptied.append(number) }
+        let index = index(number)
+        if entries[index].live == 0 { list(index) }
     }
 
     /// After a replay.
     mutating func collectEmptied() {
-        emptied = (0..<count).filter { entries[$0].live == 0 && entries[$0].state != .leased }
-            .map { entries[$0].number }
+        for index in 0..<count where entries[index].live == 0 && entries[index].state != .leased {
+            list(index)
+        }
     }
 
     /// Something has changed that is not in the log, and that decides what dies from now on.
@@ -271,7 +294,7 @@ extension ExtentTable {
         entries[index].checkpointLive -= 1
         liveTotal -= 1
         entries[index].heldUntil = nextCheckpoint
-        if entries[index].live == 0 { emptied.append(place.extent) }
+        if entries[index].live == 0 { list(index) }
         livePages.touch(slot: entries[index].slot, block: place.block, count: 1)
         livePages.include(slot: entries[index].slot, block: place.block)
     }

@@ -85,25 +85,34 @@ extension Engine {
     /// Gives up what is empty, as far as a replay will agree. Not while a checkpoint has yet to write
     /// down the extents as they were when it began.
     private mutating func dropEmptied() {
-        guard mayDropBetweenCheckpoints, !forest.extents.emptied.isEmpty else { return }
-        var kept = 0
+        // As of now: what is dropped may move the log on, and seal an extent that has been passed.
+        let look = lookAtEmptied
+        guard mayDropBetweenCheckpoints, !forest.extents.emptied.isEmpty,
+            moveLog.fruitlessLook != look
+        else { return }
+        var kept: [ExtentNumber] = []
         var hasRoom = true
-        for index in 0..<forest.extents.emptied.count {
-            let number = forest.extents.emptied[index]
-            if hasRoom {
-                guard let extent = forest.extents.find(number), extent.live == 0 else { continue }
-                if isDroppableByLog(extent) {
-                    hasRoom = hasRoomForMoves(recordBytes: ChunkRecord.dropBytes)
-                    if hasRoom {
-                        drop(extent)
-                        continue
-                    }
+        for number in forest.extents.emptied {
+            guard let extent = forest.extents.find(number), extent.live == 0 else { continue }
+            if hasRoom && isDroppableByLog(extent) {
+                hasRoom = hasRoomForMoves(recordBytes: ChunkRecord.dropBytes)
+                if hasRoom {
+                    drop(extent)
+                    continue
                 }
             }
-            forest.extents.emptied[kept] = number
-            kept += 1
+            kept.append(number)
         }
-        forest.extents.emptied.removeLast(forest.extents.emptied.count - kept)
+        forest.extents.keepEmptied(kept)
+        moveLog.fruitlessLook = hasRoom ? look : nil
+    }
+
+    /// What decides whether one of the empty extents can be given up: a large deletion leaves many that
+    /// cannot for a while, and not every turn looks at them.
+    private var lookAtEmptied: MoveLog.Look {
+        MoveLog.Look(
+            changes: forest.extents.emptiedChanges, moves: moveLog.loggedCount,
+            checkpoint: checkpoint.root.sequence)
     }
 
     private var mayDropBetweenCheckpoints: Bool {
@@ -138,6 +147,7 @@ extension Engine {
     var isDropUnderWay: Bool {
         guard mayLogMoves else { return !moveLog.drops.isEmpty }
         if !moveLog.isEmpty { return true }
+        if moveLog.fruitlessLook == lookAtEmptied { return false }
         for number in forest.extents.emptied {
             if let extent = forest.extents.find(number), isDroppableByLog(extent) { return true }
         }
@@ -207,10 +217,13 @@ extension Engine {
         cleaner.spares.sort()
     }
 
-    mutating func replayDrop(_ number: ExtentNumber) throws(StoreError) {
+    /// `reading`: where the record is.
+    mutating func replayDrop(
+        _ number: ExtentNumber, reading: ExtentNumber
+    ) throws(StoreError) {
         // The checkpoint does not know it any more.
         guard let extent = forest.extents.find(number) else { return }
-        guard extent.live == 0 else {
+        guard extent.live == 0, number.isCold || number < reading else {
             throw Self.damaged(
                 "extent \(number.rawValue) was given up although something lives in it")
         }

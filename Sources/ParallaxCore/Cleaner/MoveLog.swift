@@ -33,6 +33,14 @@ struct MoveLog {
         var lsn: LogSequenceNumber
     }
 
+    struct Look: Equatable {
+        var changes: UInt64
+        var moves: UInt64
+        var checkpoint: UInt64
+    }
+
+    /// When none of the empty extents could be given up.
+    var fruitlessLook: Look?
     /// Cold extents whose leases are not in the log.
     var leases: [ExtentNumber] = []
     private(set) var batches = Fifo<Batch>()

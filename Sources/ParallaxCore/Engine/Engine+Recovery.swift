@@ -168,7 +168,7 @@ extension Engine {
     mutating func replay(
         _ header: ChunkHeader, reader: inout LogReader, medium: some StoreMedium
     ) throws(StoreError) {
-        prefetch(header, reader.headerBlock, medium: medium)
+        try prefetch(header, reader.headerBlock, medium: medium)
         var payload = 0
         var records = ChunkRecordReader(
             header: reader.headerBlock, recordBytes: header.recordBytes)
@@ -198,7 +198,7 @@ extension Engine {
             try replayLease(extent, slot)
         case .moves(let to, let count, let offset):
             try replayMoves(to: to, count: count, header: block, fromOffset: offset)
-        case .drop(let extent): try replayDrop(extent)
+        case .drop(let extent): try replayDrop(extent, reading: header.extent)
         case .vdi(let change):
             if let snapshot = change.newSnapshot, catalog.versions.isTaken(snapshot) {
                 throw Self.damaged(
@@ -267,7 +267,7 @@ extension Engine {
     /// else wait for them one by one.
     private mutating func prefetch(
         _ header: ChunkHeader, _ block: UnsafeRawPointer, medium: some StoreMedium
-    ) {
+    ) throws(StoreError) {
         for _ in 0..<Limits.radixLevels {
             var records = ChunkRecordReader(header: block, recordBytes: header.recordBytes)
             while let record = records.next() {
@@ -281,7 +281,12 @@ extension Engine {
             }
             if forest.wantedLoads.isEmpty { return }
             // A node that cannot be read is found out when it is needed.
-            do throws(StoreError) { try loadWantedNodes(medium: medium) } catch { return }
+            do throws(StoreError) {
+                try loadWantedNodes(medium: medium)
+            } catch {
+                if error.kind == .tooFewFrames { throw error }
+                return
+            }
         }
     }
 

@@ -15,14 +15,18 @@ extension Engine {
     private mutating func loadForwards(
         _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
     ) throws(StoreError) {
-        let blocks = try readBlocks(
-            tables.forwardPages.map(\.reference), root, .forwards, medium: medium)
-        for (index, page) in tables.forwardPages.enumerated() {
-            guard
-                forest.forwards.load(
-                    blocks.base + index * blockBytes, depth: page.depth, prefix: page.prefix,
-                    reference: page.reference)
-            else { throw Self.damaged("the forwards of shard \(root.stream) make no sense") }
+        // There may be gigabytes of them.
+        let window = 4096
+        for start in stride(from: 0, to: tables.forwardPages.count, by: window) {
+            let part = tables.forwardPages[start..<min(start + window, tables.forwardPages.count)]
+            let blocks = try readBlocks(part.map(\.reference), root, .forwards, medium: medium)
+            for (index, page) in part.enumerated() {
+                guard
+                    forest.forwards.load(
+                        blocks.base + index * blockBytes, depth: page.depth, prefix: page.prefix,
+                        reference: page.reference)
+                else { throw Self.damaged("the forwards of shard \(root.stream) make no sense") }
+            }
         }
         guard forest.forwards.finishLoad(), forest.collectNames() else {
             throw Self.damaged("the forwards of shard \(root.stream) are incomplete")

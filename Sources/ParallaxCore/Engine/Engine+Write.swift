@@ -43,8 +43,7 @@ extension Engine {
             return
         }
         guard takeLock(part), !isStaged(parts[part].vdi, parts[part].firstBlock) else {
-            locked.append(part, &parts)
-            return
+            return waitForLock(part)
         }
         guard readRoom > 0 else {
             starved.append(part, &parts)
@@ -86,28 +85,45 @@ extension Engine {
     /// Not before those who have waited longer.
     private mutating func takeLock(_ part: Int) -> Bool {
         if parts[part].holdsLock { return true }
-        let (vdi, block) = (parts[part].vdi, parts[part].firstBlock)
-        guard !isLocked(vdi, block, count: 1), !isAwaited(vdi, block) else { return false }
+        guard !isLocked(parts[part].vdi, parts[part].firstBlock, count: 1), !isAwaited(part)
+        else { return false }
         parts[part].holdsLock = true
         lockCount += 1
         lockedParts.append(UInt32(part))
         return true
     }
 
-    /// Whether a change of several blocks, this one among them, waits for the lock of another.
-    private func isAwaited(_ vdi: UInt32, _ block: UInt64) -> Bool {
-        guard lockedChanges > 0 else { return false }
-        var next = locked.head
-        while next >= 0 {
-            let other = parts[Int(next)]
-            if !other.kind.isModify, other.vdi == vdi, other.firstBlock <= block,
-                block - other.firstBlock < UInt64(other.blockCount)
+    /// Whether a change of several blocks, this part's among them, has waited for a lock for longer. It keeps its
+    /// turn until it is in the log: else writes of parts of blocks could overtake it for ever.
+    private func isAwaited(_ part: Int) -> Bool {
+        let block = parts[part].firstBlock
+        let ticket = parts[part].lockTicket
+        for index in 0..<partsBehindLocks.count {
+            let other = parts[Int(partsBehindLocks[index])]
+            if other.vdi == parts[part].vdi, other.firstBlock <= block,
+                block - other.firstBlock < UInt64(other.blockCount),
+                ticket == 0 || Int32(bitPattern: other.lockTicket &- ticket) < 0
             {
                 return true
             }
-            next = other.next
         }
         return false
+    }
+
+    private mutating func waitForLock(_ part: Int) {
+        if parts[part].lockTicket == 0 {
+            parts[part].lockTicket = nextLockTicket
+            nextLockTicket = max(1, nextLockTicket &+ 1)
+        }
+        locked.append(part, &parts)
+    }
+
+    /// It is in the log, or ends.
+    private mutating func giveUpTurn(_ part: Int) {
+        guard parts[part].isBehindLock else { return }
+        parts[part].isBehindLock = false
+        partsBehindLocks.removeAll { $0 == UInt32(part) }
+        wakeLocked()
     }
 
     /// Whether another part has locked one of the blocks.
@@ -135,16 +151,12 @@ extension Engine {
         guard parts[part].holdsLock else { return }
         parts[part].holdsLock = false
         lockCount -= 1
-        for _ in 0..<lockedParts.count {
-            guard let other = lockedParts.popFirst() else { break }
-            if Int(other) != part { lockedParts.append(other) }
-        }
+        lockedParts.removeAll { $0 == UInt32(part) }
         wakeLocked()
     }
 
     /// Those who wait for a lock, or for the log to be applied, try again.
     mutating func wakeLocked() {
-        lockedChanges = 0
         for _ in 0..<locked.count {
             guard let part = locked.popFirst(&parts) else { break }
             ready.append(part, &parts)
@@ -173,8 +185,11 @@ extension Engine {
             isLocked(
                 parts[part].vdi, parts[part].firstBlock, count: UInt64(parts[part].blockCount))
         {
-            locked.append(part, &parts)
-            lockedChanges += 1
+            if !parts[part].isBehindLock {
+                parts[part].isBehindLock = true
+                partsBehindLocks.append(UInt32(part))
+            }
+            waitForLock(part)
             return true
         }
         while parts[part].stagedBlocks < parts[part].blockCount {
@@ -192,6 +207,7 @@ extension Engine {
             if parts[part].kind == .hole { stageHole(part) } else { stageData(part) }
         }
         parts[part].phase = .staged
+        giveUpTurn(part)
         return true
     }
 
@@ -270,6 +286,7 @@ extension Engine {
         if finished.bounce >= 0 { bounces.giveBack(Int(finished.bounce)) }
         leaveEpoch(part)
         unlock(part)
+        giveUpTurn(part)
         returnLoadPermit(part)
         if finished.charge > 0 {
             catalog.vdis[Int(finished.vdi)].pendingCharge -= UInt64(finished.charge)

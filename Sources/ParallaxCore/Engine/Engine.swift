@@ -53,9 +53,10 @@ package struct Engine: ~Copyable {
     var staging = PartList()
     /// Parts that wait for a block that another part is modifying, or for the log to be applied.
     var locked = PartList()
-    /// How many of them change whole blocks.
-    var lockedChanges = 0
     var lockCount = 0
+    var nextLockTicket: UInt32 = 1
+    /// The parts that are behind a lock.
+    var partsBehindLocks: FixedRing<UInt32>
     /// The parts that hold a lock.
     var lockedParts: FixedRing<UInt32>
     /// Requests that wait for a sync.
@@ -168,6 +169,7 @@ package struct Engine: ~Copyable {
         unissued = FixedRing(minimumCapacity: requests.capacity)
         flushing = FixedRing(minimumCapacity: requests.capacity)
         lockedParts = FixedRing(minimumCapacity: Limits.partsInFlight)
+        partsBehindLocks = FixedRing(minimumCapacity: Limits.partsInFlight)
         commands = FixedRing(minimumCapacity: Self.commandCapacity)
         replies = FixedRing(minimumCapacity: 2 * requests.capacity)
         heldReplies = FixedRing(minimumCapacity: 2 * requests.capacity)
@@ -305,7 +307,7 @@ extension Engine {
 
     /// Whether a turn would do more work at once, without waiting for anything.
     package var wantsTurn: Bool {
-        if !unissued.isEmpty && parts.freeCount > 0 { return true }
+        if !ready.isEmpty || (!unissued.isEmpty && parts.freeCount > 0) { return true }
         return !isWindingDown && (catalog.reclaim.hasMore || diffs.hasMore)
     }
 

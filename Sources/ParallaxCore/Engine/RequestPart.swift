@@ -74,6 +74,10 @@ struct RequestPart: BitwiseCopyable {
     var bounce: Int32 = -1
     /// Holds the lock on its block.
     var holdsLock = false
+    /// When it began to wait for a lock; 0: it never has.
+    var lockTicket: UInt32 = 0
+    /// It changes several blocks, had to wait for the lock of another, and is not in the log yet.
+    var isBehindLock = false
     /// Blocks that it will add to what is charged to a VDI with a quota.
     var charge: UInt16 = 0
     /// Holds a permit to load nodes.

@@ -47,6 +47,15 @@ package struct FixedRing<Element: BitwiseCopyable>: ~Copyable {
         return element
     }
 
+    /// Takes out what `isRemoved` says, and keeps the order of the others.
+    @inlinable
+    package mutating func removeAll(where isRemoved: (Element) -> Bool) {
+        for _ in 0..<count {
+            guard let element = popFirst() else { return }
+            if !isRemoved(element) { append(element) }
+        }
+    }
+
     /// Removes the newest element. The ring must not be empty.
     @inlinable
     package mutating func dropLast() {

@@ -25,9 +25,11 @@ extension NBDConnection {
         return false
     }
 
-    /// Whether those who came after it must wait: it may have requests that are not carried out.
+    /// Whether those who came after it must wait: it may have requests that are not carried out. Reads can
+    /// come at any time.
     package var holdsUpSuccessors: Bool {
-        isPredecessor && (phase == .serving || current.step != .idle || inFlight > 0)
+        isPredecessor && !rules.isReadOnly
+            && (phase == .serving || current.step != .idle || inFlight > 0)
     }
 
     /// Whether it waits until nobody `holdsUpSuccessors`; then it is to be started.

@@ -276,8 +276,9 @@ extension VhostDevice {
             takeRequests(queue, &requests)
             firstStalled = (queue + 1) % VhostLimits.queueCountMax
         }
-        // With requests in flight their replies bring us back. Without, only a kick can.
-        guard state.inFlight == 0 else { return }
+        // With requests in flight their replies bring us back, and the shard when its queue is not full any
+        // more. Without, only a kick can.
+        guard state.inFlight == 0, !requests.isFull else { return }
         var left = stalledQueues
         while left != 0 {
             queues[left.trailingZeroBitCount].kick?.signal(&state)

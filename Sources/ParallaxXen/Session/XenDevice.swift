@@ -292,7 +292,10 @@ extension XenDevice {
             takeRequests(queue, &registrar, &requests)
             firstStalled = (queue + 1) % XenLimits.queueCountMax
         }
-        // With requests in flight their replies bring us back. Without, only we ourselves can.
-        if stalledQueues != 0, state.inFlight == 0 { _ = parallax_eventfd_write(wake, 1) }
+        // With requests in flight their replies bring us back, and the shard when its queue is not full any
+        // more. Without, only we ourselves can.
+        if stalledQueues != 0, state.inFlight == 0, !requests.isFull {
+            _ = parallax_eventfd_write(wake, 1)
+        }
     }
 }
