@@ -174,6 +174,31 @@ struct MoveLogTests {
         #expect(isLogged == [false, true])
     }
 
+    @Test("an extent that is emptied again and again is listed once")
+    func listedOnce() throws {
+        let store = try SmallStore()
+        try store.create("disk")
+        for _ in 0..<200 {
+            try store.write("disk", 0..<1)
+            try store.discard("disk", 0..<1)
+        }
+        let listed = store.look { $0.forest.extents.emptied }
+        #expect(Set(listed).count == listed.count)
+    }
+
+    @Test("a record that gives up the extent in which it stands is damage")
+    func dropOfItself() throws {
+        let store = try SmallStore()
+        try store.mislead { engine in
+            let extent = engine.log.extent.next
+            engine.forest.extents.insert(extent, slot: ExtentSlot(20), state: .open)
+            #expect(throws: StoreError.self) { try engine.replayDrop(extent, reading: extent) }
+            try engine.replayDrop(extent, reading: extent.next)
+            let isLeft = engine.forest.extents.contains(extent)
+            #expect(!isLeft)
+        }
+    }
+
     /// Its lease may be in the log behind the freeze.
     @Test("no slot of a dropped extent is given back between a checkpoint's freeze and its tables")
     func releaseInFreeze() throws {
