@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import ArgumentParser
 import Glibc
 import ParallaxBlockd
 import ParallaxControl
@@ -105,6 +106,69 @@ import Testing
         #expect(!outcome.text.contains(" more "))
         outcome.lostLeftOut = 7
         #expect(outcome.text.contains("\nand 7 more runs of blocks\n"))
+    }
+
+    @Test("the question of a repair is asked where it is seen, whatever becomes of the output")
+    func question() throws {
+        let store = directory.file("store")
+        _ = try plan(store, size: 256 << 20, extent: 4 << 20, shards: 1).run()
+        let file = open(store, O_RDWR | O_CLOEXEC)
+        // A byte of one of the two superblocks.
+        #expect(pwrite(file, [0xFF] as [UInt8], 1, 17) == 1)
+        close(file)
+        let output = directory.file("output")
+        let command = "'\(program)' store check '\(store)' --repair >'\(output)'"
+        // A terminal for the other two streams.
+        let asked = try lines(saidBy: "echo n | script -qec \"\(command)\" /dev/null 2>&1")
+        #expect(asked.contains { $0.contains("[y/N]") }, "\(asked)")
+        let result = try lines(saidBy: "cat '\(output)'")
+        #expect(!result.isEmpty && !result.contains { $0.contains("[y/N]") }, "\(result)")
+        // And where it would not be seen it is not asked.
+        let unseen = "'\(program)' store check '\(store)' --repair 2>'\(output)'"
+        _ = try lines(saidBy: "echo n | script -qec \"\(unseen)\" /dev/null 2>&1")
+        #expect(try lines(saidBy: "cat '\(output)'").contains { $0.contains("--yes") })
+    }
+
+    /// The one of the same build.
+    private var program: String {
+        let path = realpath("/proc/self/exe", nil)
+        defer { free(path) }
+        let parts = path.map { String(cString: $0) }?.split(separator: "/").dropLast() ?? []
+        return "/" + parts.joined(separator: "/") + "/parallax-ctl"
+    }
+
+    private func lines(saidBy command: String) throws -> [String] {
+        let opened = popen(command, "r")
+        let stream = try #require(opened)
+        defer { pclose(stream) }
+        var lines: [String] = []
+        var buffer = [CChar](repeating: 0, count: 4096)
+        while fgets(&buffer, Int32(buffer.count), stream) != nil {
+            lines.append(
+                String(
+                    decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+            )
+        }
+        return lines
+    }
+
+    @Test("a relative name is not taken for a deletion that needs several requests")
+    func manyDeletions() throws {
+        let many = (0..<792).map { "d@\(String(repeating: "x", count: 28))\($0)" }
+        for relative in ["d@latest", "d@-2h"] {
+            _ = try SnapshotDelete.parse([relative, "d@a"])
+            for words in [many + [relative], [relative] + many] {
+                do {
+                    _ = try RootCommand.parseAsRoot(["snapshot", "delete"] + words)
+                    Issue.record("\(relative) was taken")
+                } catch {
+                    #expect(RootCommand.exitCode(for: error).rawValue == 64)
+                    let message = RootCommand.message(for: error)
+                    #expect(message.contains("\"\(relative)\""), "\(message)")
+                }
+            }
+        }
+        _ = try SnapshotDelete.parse(many + ["d@2026-11-22T10:00", "d@-2", "d@latest2"])
     }
 
     @Test("a daemon that gives no answer in time is said to be at it")

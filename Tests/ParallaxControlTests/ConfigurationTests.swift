@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import ArgumentParser
 import Logging
 import ParallaxBlockd
 import ParallaxControl
@@ -87,6 +88,22 @@ import Testing
     func badValues(text: String, part: String) throws {
         let error = try #require(failure { _ = try configuration("store = \"s\"\n" + text) })
         #expect(error.message.contains(part), "\(error.message)")
+    }
+
+    @Test(
+        "an empty path is refused, in the file and as a flag",
+        arguments: ["store", "control", "nbd", "state-dir"])
+    func emptyPaths(setting: String) throws {
+        let base = setting == "store" ? "" : "store = \"s\"\n"
+        let inFile = failure { _ = try self.configuration(base + "\(setting) = \"\"") }
+        let words = (setting == "store" ? [] : ["--store", "s"]) + ["--\(setting)", ""]
+        let command = try DaemonCommand.parse(words + ["--config", "/dev/null"])
+        let asFlag = failure { _ = try command.resolvedConfiguration() }
+        // The exit code of the daemon goes by the kind.
+        #expect(inFile?.kind == .invalid && asFlag?.kind == .invalid)
+        for error in [inFile, asFlag] {
+            #expect(error?.message.contains(setting) == true, "\(error?.message ?? "")")
+        }
     }
 
     @Test("a file that was named must exist; the default one need not")

@@ -2,10 +2,11 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 import Glibc
-import ParallaxBlockd
 import ParallaxControl
 import ParallaxCore
 import Testing
+
+@testable import ParallaxBlockd
 
 @Suite struct VDITests {
     @Test("a VDI is made, shown, resized, renamed and deleted")
@@ -141,6 +142,61 @@ import Testing
         let names = try await daemon.client.vdis().map(\.name)
         #expect(Set(names).count == 2)
         for name in names { try await daemon.client.delete(name) }
+        await daemon.stop()
+    }
+
+    @Test("which of two VDIs of one name has it does not hang on which shard answers first")
+    func duplicateOrder() async throws {
+        let shards = [FakeShard(index: 0), FakeShard(index: 1)]
+        for shard in shards {
+            await shard.add(
+                FakeVersions.Disk(name: "twin", sizeBytes: 1 << 20, createdAtNanoseconds: 0))
+        }
+        await shards[0].during("vdis") {
+            while await shards[1].fullLists == 0 { await Task.yield() }
+            try? await Task.sleep(for: .milliseconds(50))
+        }
+        let daemon = try await TestDaemon(shards: shards)
+        #expect(try await daemon.client.vdi("twin").shard == 0)
+        await daemon.stop()
+    }
+
+    @Test("a new VDI that can neither be finished nor deleted is shown, as the store has it")
+    func keptAfterFailure() async throws {
+        let shard = FakeShard(index: 0)
+        let daemon = try await TestDaemon(shards: [shard])
+        let client = daemon.client
+        await shard.failNext("attributes", with: ControlError(.noSpace, "The store is full."))
+        await shard.failNext("delete", with: ControlError(.ioError, "The device failed."))
+        let error = await failure {
+            try await client.call {
+                _ = try $0.create(name: "a", sizeBytes: 1 << 20, quotaBytes: 4096)
+            }
+        }
+        #expect(error?.kind == .noSpace)
+        for part in ["VDI \"a\" was made", "The store is full.", "The device failed."] {
+            #expect(error?.message.contains(part) == true)
+        }
+        #expect(try await client.status().shards[0].vdiCount == 1)
+        let again = await failure { try await client.create(name: "a", sizeBytes: 1 << 20) }
+        #expect(again?.kind == .nameTaken)
+        try await client.delete("a")
+        #expect(try await client.status().shards[0].vdiCount == 0)
+        await daemon.stop()
+    }
+
+    @Test("new VDIs go to shards that still write")
+    func readOnlyShard() async throws {
+        let daemon = try await TestDaemon()
+        await daemon.shards[0].becomeReadOnly("Flushing failed.")
+        await daemon.plane.watchSpace()
+        for name in ["a", "b"] {
+            #expect(try await daemon.client.create(name: name, sizeBytes: 1 << 20).shard == 1)
+        }
+        // With none left the shard says itself why it makes no VDI.
+        await daemon.shards[1].becomeReadOnly("Flushing failed.")
+        await daemon.plane.watchSpace()
+        #expect(try await daemon.client.create(name: "c", sizeBytes: 1 << 20).shard == 0)
         await daemon.stop()
     }
 }

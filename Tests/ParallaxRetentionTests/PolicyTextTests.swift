@@ -49,6 +49,9 @@ struct PolicyTextTests {
             ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("a=$HOME `x`", "'a=$HOME `x`'"),
             ("é=1", "é=1"),
             ("a=", "a="), ("\"", "'\"'"), ("a\\b", "'a\\b'"),
+            // With a combining mark the quote is one character, of which a shell sees two.
+            ("a'\u{301};b", "'a'\\''\u{301};b'"), ("a\u{301}'", "'a\u{301}'\\'''"),
+            ("a\\\u{301} \u{301}b", "'a\\\u{301} \u{301}b'"), ("\u{301}a", "'\u{301}a'"),
             (String(repeating: "k", count: 100), nil),
         ] as [(String, String?)])
     func line(label: String, written: String?) throws {

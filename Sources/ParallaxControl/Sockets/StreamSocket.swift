@@ -40,6 +40,13 @@ package struct StreamSocket: ~Copyable {
         _ = setsockopt(fileDescriptor, SOL_SOCKET, SO_SNDTIMEO, &time, size)
     }
 
+    /// Whether nobody is there any more to read what is sent.
+    package var hasPeerHungUp: Bool {
+        // Without POLLRDHUP: a peer that has shut down its sending side may still read an answer.
+        var peer = pollfd(fd: fileDescriptor, events: 0, revents: 0)
+        return poll(&peer, 1, 0) == 1 && Int32(peer.revents) & POLLHUP != 0
+    }
+
     /// Bytes that have come, at most `limit`; empty at the end of the stream; nil for an error,
     /// with the reason in `errno` (EAGAIN when the time is up).
     package func receive(limit: Int) -> [UInt8]? {

@@ -61,6 +61,11 @@ package enum SnapshotSelector: Equatable, Sendable {
         }
     }
 
+    /// `latest` or an age: after a deletion the same text can stand for another snapshot.
+    package static func isRelative(_ text: String) -> Bool {
+        text == SnapshotName.latest || age(text) != nil
+    }
+
     /// `-90s`, `-15m`, `-2h`, `-3d`, `-1w` in nanoseconds.
     private static func age(_ text: String) -> UInt64? {
         guard text.first == "-", let unit = text.last, let seconds = units[unit],

@@ -12,22 +12,24 @@ extension RetentionPolicy {
     package static func parse(line: String) throws(RetentionError) -> Self {
         var words: [String] = []
         var word: String?
-        var quote: Character?
-        var characters = line[...]
-        while let character = characters.popFirst() {
-            if character == quote {
+        var quote: Unicode.Scalar?
+        // By scalars, as a shell reads it: with a combining mark behind it a quote would be part of
+        // another character.
+        var scalars = line.unicodeScalars[...]
+        while let scalar = scalars.popFirst() {
+            if scalar == quote {
                 quote = nil
-            } else if character == "\\", quote != "'" {
-                guard let next = characters.popFirst() else { throw unfinished(line) }
+            } else if scalar == "\\", quote != "'" {
+                guard let next = scalars.popFirst() else { throw unfinished(line) }
                 word = (word ?? "") + String(next)
-            } else if quote == nil, character == "'" || character == "\"" {
-                quote = character
+            } else if quote == nil, scalar == "'" || scalar == "\"" {
+                quote = scalar
                 word = word ?? ""
-            } else if quote == nil, character.isWhitespace {
+            } else if quote == nil, scalar.properties.isWhitespace {
                 if let word { words.append(word) }
                 word = nil
             } else {
-                word = (word ?? "") + String(character)
+                word = (word ?? "") + String(scalar)
             }
         }
         guard quote == nil else { throw unfinished(line) }
@@ -52,7 +54,9 @@ extension RetentionPolicy {
         }
         guard !isPlain || word.isEmpty else { return word }
         var quoted = "'"
-        for character in word { quoted += character == "'" ? "'\\''" : String(character) }
+        for scalar in word.unicodeScalars {
+            quoted += scalar == "'" ? "'\\''" : String(scalar)
+        }
         return quoted + "'"
     }
 }

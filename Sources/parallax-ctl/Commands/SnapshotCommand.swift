@@ -155,26 +155,39 @@ struct SnapshotDelete: ParsableCommand {
 
     func validate() throws {
         try Usage.check { () throws(ControlError) in
-            for snapshot in snapshots { _ = try VersionName.snapshot(snapshot) }
+            let isOneRequest = batches.count == 1
+            for text in snapshots {
+                let name = try VersionName.snapshot(text).snapshot
+                guard isOneRequest || !SnapshotSelector.isRelative(name) else {
+                    throw ControlError(
+                        .invalid,
+                        "so many snapshots take several requests, and after the first \(quoted(text)) "
+                            + "could be another one; give its name, or delete it by itself")
+                }
+            }
         }
     }
 
     func run() throws {
         let client = try connection.client()
-        var batch: [String] = []
+        for batch in batches { try client.delete(snapshots: batch) }
+    }
+
+    /// What goes into one request each.
+    private var batches: [[String]] {
+        var batches: [[String]] = [[]]
         var bytes = 0
         for snapshot in snapshots {
             // A quotation mark or a backslash takes two bytes in JSON.
             let size = 2 * snapshot.utf8.count + 4
             if bytes + size > Self.requestBytes {
-                try client.delete(snapshots: batch)
-                batch = []
+                batches.append([])
                 bytes = 0
             }
-            batch.append(snapshot)
+            batches[batches.count - 1].append(snapshot)
             bytes += size
         }
-        try client.delete(snapshots: batch)
+        return batches
     }
 }
 

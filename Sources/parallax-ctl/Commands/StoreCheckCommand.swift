@@ -121,15 +121,17 @@ struct StoreCheckCommand: ParsableCommand {
     private func confirm(
         _ outcome: CheckOutcome, byteCount: Int
     ) throws(ControlError) -> Bool {
-        guard isatty(STDIN_FILENO) == 1 else {
+        // Standard output may be a file, in which nobody would see the question.
+        guard isatty(STDIN_FILENO) == 1, isatty(STDERR_FILENO) == 1 else {
             throw ControlError(
                 .invalid,
                 "\(path) is damaged and was not repaired: there is no terminal to ask; "
                     + "add --yes, or leave --repair out to see the damage")
         }
-        Terminal.write(outcome.text)
+        Terminal.write(outcome.text, to: STDERR_FILENO)
         Terminal.write(
-            "Write the repair (\(ByteSize.format(UInt64(byteCount)))) to \(path)? [y/N] ")
+            "Write the repair (\(ByteSize.format(UInt64(byteCount)))) to \(path)? [y/N] ",
+            to: STDERR_FILENO)
         return readLine()?.lowercased().hasPrefix("y") == true
     }
 }

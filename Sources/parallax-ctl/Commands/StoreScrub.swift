@@ -61,14 +61,19 @@ struct StoreScrub: ParsableCommand {
         if wait { try requireEnd(latest) }
     }
 
-    /// Somebody else may have stopped it.
+    /// Somebody else may have stopped it, or a shard has failed.
     private func requireEnd(_ status: DaemonStatus) throws {
         guard let scrub = status.scrub else { return }
         let isStopped = scrub.state == .paused
         if isStopped {
+            let failed = status.shards.first { $0.readOnlyReason != nil }
             writeStandardError(
-                "parallax-ctl: the scrub of \(status.store.path) was stopped before its end by "
-                    + "somebody else; `parallax-ctl store scrub` goes on with it")
+                "parallax-ctl: the scrub of \(status.store.path) was stopped before its end "
+                    + (failed.map {
+                        "because shard \($0.index) is read-only; mend the cause, restart "
+                            + "the daemon and scrub again"
+                    }
+                        ?? "by somebody else; `parallax-ctl store scrub` goes on with it"))
         }
         if scrub.damagedBlocks > 0 { throw ExitCode(3) }
         if isStopped { throw ExitCode(1) }

@@ -4,13 +4,14 @@
 import Glibc
 import ParallaxControl
 
-/// Standard output. A reader that went away (`| head`) ends the program by SIGPIPE, as usual.
+/// Standard output, or another stream. A reader that went away (`| head`) ends the program by
+/// SIGPIPE, as usual.
 enum Terminal {
-    static func write(_ text: String) {
+    static func write(_ text: String, to descriptor: Int32 = STDOUT_FILENO) {
         var bytes = Array(text.utf8)[...]
         while !bytes.isEmpty {
             let count = bytes.withUnsafeBytes {
-                Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count)
+                Glibc.write(descriptor, $0.baseAddress, $0.count)
             }
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else {

@@ -49,6 +49,11 @@ actor FakeShard: ShardControl {
 
     func set(_ space: SpaceDescription) { self.space = space }
 
+    private var readOnlyReason: String?
+
+    /// Nothing is written any more, as after a failed flush.
+    func becomeReadOnly(_ reason: String) { readOnlyReason = reason }
+
     init(index: Int) {
         self.index = index
         versions = FakeVersions(stream: index)
@@ -74,6 +79,7 @@ actor FakeShard: ShardControl {
 
     func vdis() async throws -> [VDIState] {
         try takeFailure("vdis")
+        await runHook("vdis")
         fullLists += 1
         return versions.disks.keys.sorted { $0.rawValue < $1.rawValue }
             .compactMap(versions.state)
@@ -179,6 +185,7 @@ actor FakeShard: ShardControl {
         status.extentsFree = 5
         status.space = space
         status.scrub = scrub
+        status.readOnlyReason = readOnlyReason
         return status
     }
 
@@ -194,6 +201,7 @@ actor FakeShard: ShardControl {
             throw ControlError(.internalError, "two operations on one version overlap")
         }
         await pause()
+        await runHook(operation)
         busy.remove(version.rawValue)
         try takeFailure(operation)
         guard versions.blocks(version) != nil else {

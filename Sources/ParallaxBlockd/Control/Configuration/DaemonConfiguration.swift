@@ -48,6 +48,13 @@ package struct DaemonConfiguration: Equatable, Sendable {
         nbdSocketPath =
             flags.nbd ?? file.nbd ?? Self.directory(of: controlSocketPath) + "nbd.sock"
         stateDirectory = flags.stateDirectory ?? file.stateDirectory ?? Self.defaultStateDirectory
+        // Empty, one would stand for the root or for the current directory.
+        for (setting, path) in [
+            ("control", controlSocketPath), ("nbd", nbdSocketPath), ("state-dir", stateDirectory),
+        ] where path.isEmpty {
+            throw ControlError(
+                .invalid, "the path in \(setting) is empty; give it one, or leave it out")
+        }
         engine = try Self.parseEngine(flags.engine ?? file.engine)
         cacheBytes = try Self.parseCacheSize(flags.cacheSize ?? file.cacheSize)
         logLevel = try Self.parseLogLevel(flags.logLevel ?? file.logLevel)

@@ -12,6 +12,8 @@ struct HTTPConnection: ~Copyable {
     private static let idleSeconds = 60
     /// A request must be complete this long after its first byte.
     private static let requestSeconds = 15
+    /// A peer that hangs up while its request is being answered is noticed so soon.
+    private static let hangUpMilliseconds = 500
 
     private let stream: StreamSocket
 
@@ -28,13 +30,22 @@ struct HTTPConnection: ~Copyable {
                 let mayContinue = mark(slot)
                 // On the pool of Swift concurrency, while this thread waits.
                 Task { slot.fill(await respond(request)) }
-                var answer = slot.wait()
+                guard var answer = wait(for: slot) else { return }
                 answer.keepsAlive = request.keepsAlive && mayContinue
                 guard send(answer, to: request), answer.keepsAlive, mark(nil) else { return }
             } catch {
                 refuse(error)
                 return
             }
+        }
+    }
+
+    /// The answer; nil when the peer has hung up. What it asked for goes on, but must not keep one
+    /// of the few connections: a shard that gives no answer would take them all in time.
+    private borrowing func wait(for slot: AnswerSlot) -> HTTPMessage? {
+        while true {
+            if let answer = slot.wait(milliseconds: Self.hangUpMilliseconds) { return answer }
+            if stream.hasPeerHungUp { return nil }
         }
     }
 
@@ -86,7 +97,8 @@ struct HTTPConnection: ~Copyable {
     }
 }
 
-/// Carries one answer from a task to the thread that waits for it. The first one counts.
+/// Carries one answer from a task to the thread that waits for it. The first one counts; one that
+/// nobody waits for any more goes with the task.
 final class AnswerSlot: Sendable {
     private let value = Mutex<HTTPMessage?>(nil)
     private let isFilled = DispatchSemaphore(value: 0)
@@ -96,8 +108,11 @@ final class AnswerSlot: Sendable {
         isFilled.signal()
     }
 
-    func wait() -> HTTPMessage {
-        isFilled.wait()
+    /// nil: it has not come in this time.
+    func wait(milliseconds: Int) -> HTTPMessage? {
+        guard isFilled.wait(timeout: .now() + .milliseconds(milliseconds)) == .success else {
+            return nil
+        }
         return value.withLock { $0 } ?? HTTPMessage(startLine: .response(status: 500))
     }
 }

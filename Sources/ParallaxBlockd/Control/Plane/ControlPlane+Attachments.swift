@@ -157,8 +157,27 @@ extension ControlPlane {
                 .socketUnusable,
                 "the socket \(path) is in use by \(name(of: owner)); use another path")
         }
+        try requireForgotten(canonical, for: record)
         _ = try SocketPlace.inspect(UnixAddress(path: path), purpose: "the socket")
         claimedSockets[canonical] = .version(record)
+    }
+
+    /// A place is kept for the version that is remembered there, also while that does not serve:
+    /// after a restart its client would meet whichever came first. What is remembered itself has
+    /// been admitted already.
+    private func requireForgotten(
+        _ canonical: String, for record: AttachmentRecord
+    ) throws(ControlError) {
+        guard remembered[record.version] != record else { return }
+        for other in remembered.values where other.version != record.version && other.kind != .xen {
+            guard let path = other.socketPath, SocketPlace.canonicalPath(path) == canonical else {
+                continue
+            }
+            throw ControlError(
+                .socketUnusable,
+                "the socket \(path) is kept for \(name(of: .version(other))), which does not "
+                    + "serve at the moment; detach that first, or use another path")
+        }
     }
 
     func unclaim(_ version: VersionReference) {

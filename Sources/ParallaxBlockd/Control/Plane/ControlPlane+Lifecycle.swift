@@ -32,6 +32,16 @@ extension ControlPlane {
                 record: record, snapshotName: snapshotName,
                 problem: record.isXenNode ? Self.unseenNode : "it has not been restored yet")
         }
+        if remembered.count < records.count { dropForgotten() }
+    }
+
+    /// In the file, too: a new VDI may get the identifier of one that is no more (I3).
+    private func dropForgotten() {
+        do throws(ControlError) {
+            try file.save(Array(remembered.values))
+        } catch {
+            log.warning("a forgotten attachment is still in the file: \(error.message)")
+        }
     }
 
     /// Puts a VDI into the directory. Two VDIs of one name can only come from a damaged store; the
@@ -57,6 +67,8 @@ extension ControlPlane {
     /// answered waits.
     package func restoreAttachments() async {
         await restore { $0.kind == .nbd }
+        // Nobody is told that an export is missing because its turn did not come.
+        guard state != .stopping else { return }
         if !servesSharedNBD {
             servesSharedNBD = true
             runtime.serveSharedNBD()
@@ -146,7 +158,8 @@ extension ControlPlane {
         await runtime.close()
     }
 
-    /// Every VDI of every shard, asked at the same time.
+    /// Every VDI of every shard, asked at the same time. In the same order at every start: of two
+    /// with one name the first has it.
     func allVDIs() async throws(ControlError) -> [(shard: Int, state: VDIState)] {
         try requireRunning()
         let shards = runtime.shards
@@ -159,7 +172,10 @@ extension ControlPlane {
                 for try await (position, states) in group {
                     result += states.map { (position, $0) }
                 }
-                return result
+                return result.sorted {
+                    ($0.shard, $0.state.identifier.rawValue)
+                        < ($1.shard, $1.state.identifier.rawValue)
+                }
             }
         }
     }

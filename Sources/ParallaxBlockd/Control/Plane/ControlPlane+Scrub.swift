@@ -19,14 +19,10 @@ extension ControlPlane {
                 .invalid, "a scrub reads from 64K to 64G a second, not \(ByteSize.format(rate))")
         }
         try await changing(["/"]) {
-            var record = scrub
-            let goesOn = record.map { !$0.isFinished } ?? false && request.restart != true
-            if !goesOn {
-                try await runtime.scrub(.stop)
-                record = nil
-            }
+            try await requireScrubbing()
+            let goesOn = scrub.map { !$0.isFinished } ?? false && request.restart != true
             var next =
-                record
+                (goesOn ? scrub : nil)
                 ?? ScrubRecord(
                     store: runtime.identity.uuid, rateBytesPerSecond: Self.defaultScrubRate,
                     startedAtNanoseconds: now(), isRunning: true,
@@ -44,15 +40,34 @@ extension ControlPlane {
 
     package func stopScrub() async throws(ControlError) {
         try await changing(["/"]) {
-            guard var record = scrub, record.isRunning else {
+            guard let record = scrub, record.isRunning else {
                 throw ControlError(.invalid, "no scrub is running")
             }
-            try await runtime.scrub(.stop)
-            await followShards(&record)
-            record.isRunning = false
-            try scrubFile.save(record)
-            scrub = record
+            try await interrupt(record)
         }
+    }
+
+    private func interrupt(_ record: ScrubRecord) async throws {
+        var record = record
+        try await runtime.scrub(.stop)
+        await followShards(&record)
+        record.isRunning = false
+        // Before it is kept: whoever waits must see the end also when it cannot be kept.
+        scrub = record
+        try scrubFile.save(record)
+    }
+
+    /// A shard that has failed takes no such order.
+    private func requireScrubbing() async throws(ControlError) {
+        if let failed = try await status().shards.first(where: { $0.readOnlyReason != nil }) {
+            throw ControlError(
+                .ioError, "the store cannot be scrubbed: \(Self.failure(of: failed))")
+        }
+    }
+
+    private static func failure(of shard: ShardStatus) -> String {
+        "shard \(shard.index) is read-only (\(shard.readOnlyReason ?? "")); mend the cause, "
+            + "restart the daemon and scrub again"
     }
 
     private func begin(_ record: ScrubRecord, goesOn: Bool) async throws {
@@ -60,6 +75,7 @@ extension ControlPlane {
         // Until they have begun, the shards tell of the scrub before.
         isScrubBeginning = true
         defer { isScrubBeginning = false }
+        if !goesOn { try await runtime.scrub(.stop) }
         try await runtime.scrub(
             .start(
                 bytesPerSecond: record.rateBytesPerSecond, from: goesOn ? record.shards : nil))
@@ -84,14 +100,17 @@ extension ControlPlane {
     func watchScrub() async {
         guard let record = scrub, record.isRunning, !isScrubBeginning else { return }
         var latest = record
-        await followShards(&latest)
+        guard let shards = await followShards(&latest) else { return }
         // Somebody may have begun or stopped one meanwhile.
-        guard scrub == record, !isScrubBeginning, latest != record else { return }
+        guard scrub == record, !isScrubBeginning else { return }
         if latest.isFinished {
             latest.isRunning = false
             latest.finishedAtNanoseconds = now()
             report(latest.summary)
+        } else if Self.obstacle(shards) != nil {
+            return await pauseScrub()
         }
+        guard latest != record else { return }
         scrub = latest
         do throws(ControlError) {
             try scrubFile.save(latest)
@@ -100,14 +119,47 @@ extension ControlPlane {
         }
     }
 
-    private func followShards(_ record: inout ScrubRecord) async {
-        guard let status = try? await status() else { return }
-        for shard in status.shards where record.shards.indices.contains(shard.index) {
+    /// Why a scrub that is not finished does not get any further.
+    private static func obstacle(_ shards: [ShardStatus]) -> String? {
+        if let failed = shards.first(where: { $0.readOnlyReason != nil }) {
+            return failure(of: failed)
+        }
+        return shards.contains(where: \.scrub.running) ? nil : "no shard goes on with it"
+    }
+
+    /// Nobody is to wait for a scrub that never ends.
+    private func pauseScrub() async {
+        do throws(ControlError) {
+            try await changing(["/"]) {
+                // What was seen may be over: orders were waited for.
+                guard let record = scrub, record.isRunning else { return }
+                var latest = record
+                guard let shards = await followShards(&latest), !latest.isFinished,
+                    let obstacle = Self.obstacle(shards)
+                else { return }
+                log.error("the scrub is interrupted: \(obstacle)")
+                try await interrupt(record)
+            }
+        } catch {
+            if error.kind != .stopping { log.warning("\(error.message)") }
+        }
+    }
+
+    /// nil: the shards do not answer.
+    @discardableResult
+    private func followShards(_ record: inout ScrubRecord) async -> [ShardStatus]? {
+        guard let shards = try? await status().shards else { return nil }
+        for shard in shards where record.shards.indices.contains(shard.index) {
+            // One that has failed may never have begun, and tells of the scrub before.
+            guard shard.readOnlyReason == nil || record.shards[shard.index].running else {
+                continue
+            }
             // A shard that was not asked to do anything knows of nothing.
             if shard.scrub.running || shard.scrub.finished || shard.scrub.totalBytes > 0 {
                 record.shards[shard.index] = shard.scrub
             }
         }
+        return shards
     }
 
     private func report(_ summary: ScrubSummary) {

@@ -74,6 +74,7 @@ extension ControlPlane {
                 return result
             }
         }
+        readOnlyShards = Set(statuses.filter { $0.readOnlyReason != nil }.map(\.index))
         return statuses.sorted { $0.index < $1.index }.map { status in
             var status = status
             if population.indices.contains(status.index) {

@@ -72,7 +72,8 @@ extension ControlPlane {
             try await begin(entry, quotaBytes: quotaBytes)
             return entry
         } catch {
-            population[position] -= 1
+            // Unless it is there all the same.
+            if directory[name] == nil { population[position] -= 1 }
             throw error
         }
     }
@@ -84,10 +85,26 @@ extension ControlPlane {
             try await set(
                 VDIAttributes(policy: defaultPolicy, quotaBytes: quotaBytes), of: entry)
         } catch {
+            do {
+                try await shard(of: entry).change(.delete(entry.identifier))
+            } catch let second as ControlError {
+                throw keptAfter(error, second, entry)
+            }
             forget(entry)
-            _ = try? await shard(of: entry).change(.delete(entry.identifier))
             throw error
         }
+    }
+
+    /// The store has it, so it is shown, too.
+    private func keptAfter(
+        _ error: any Error, _ second: ControlError, _ entry: Entry
+    ) -> ControlError {
+        let first = error as? ControlError ?? ControlError(.internalError, "\(error)")
+        return ControlError(
+            first.kind,
+            "VDI \(quoted(entry.name)) was made, but could not be given its policy and quota "
+                + "(\(first.message)), nor be deleted again (\(second.message)); delete it, or set "
+                + "them")
     }
 
     /// Applies the one change that `request` asks for.
@@ -277,8 +294,11 @@ extension ControlPlane {
         }
     }
 
+    /// Of those that still write, if there are any.
     private func emptiestShard() -> Int {
-        population.indices.min { population[$0] < population[$1] } ?? 0
+        let writable = population.indices.filter { !readOnlyShards.contains($0) }
+        let shards = writable.isEmpty ? Array(population.indices) : writable
+        return shards.min { population[$0] < population[$1] } ?? 0
     }
 
     func description(of entry: Entry) async throws(ControlError) -> VDIDescription {

@@ -92,6 +92,8 @@ package actor ControlPlane {
     var xenProblems: [String: String] = [:]
     /// VDIs on each shard, those being created included.
     var population: [Int]
+    /// Those that wrote nothing any more when they were last asked, a few seconds ago.
+    var readOnlyShards: Set<Int> = []
     var counters = Counters()
     var spaceWatch = SpaceWatch()
     let scrubFile: ScrubFile
