@@ -122,6 +122,36 @@ struct RepairRecordsTests {
         #expect(result.after.findings == [])
     }
 
+    /// A replay asks for it before it changes what is beneath it.
+    @Test("a node whose extent is gone is a loss that a repair writes down")
+    func nodeNowhere() throws {
+        let store = try CheckTests.makeStore()
+        try store.create("lost")
+        try store.write("lost", 0..<8)
+        try store.checkpoint()
+        let handle = Int(try store.handle("lost"))
+        let root = store.look { $0.catalog.vdis[handle].root }
+        let nowhere = BlockAddress(extent: ExtentNumber(1 << 30), block: root.address.block)
+        // In both roots, for a check takes the better one.
+        for _ in 0..<2 {
+            store.mislead { engine in
+                engine.catalog.vdis[handle].root.address = nowhere
+                engine.catalog.touch(handle)
+            }
+            try store.checkpoint()
+        }
+        store.mislead { $0.catalog.vdis[handle].root = root }
+        try store.write("lost", 0..<1)
+        try store.flush("lost")
+        let result = try store.repair(store.device)
+        #expect(result.before.severity == .loss)
+        #expect(result.after.findings.map(\.structure) == [.node])
+        let found = result.found
+        #expect(found.wrong.isEmpty && found.missing.isEmpty)
+        #expect(found.unreadable.contains("lost:0"))
+        #expect(found.unreadable.allSatisfy { $0.hasPrefix("lost:") })
+    }
+
     @Test("names that nothing uses any more do not come back with a lost page of forwards")
     func staleNames() throws {
         let store = try CheckTests.makeStore()

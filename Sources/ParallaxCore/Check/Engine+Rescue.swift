@@ -24,23 +24,29 @@ extension Engine {
         let pages = Set(lost)
         // Chosen before any is put back, since a page that overflows is split. The newest place of a
         // name comes last, and counts.
-        let wanted = rescued.filter {
-            forest.forwards.isOn(pages, $0.moved.name)
-                && isMoved($0.moved, to: $0.place, medium: medium)
+        let wanted = rescued.filter { forest.forwards.isOn(pages, $0.moved.name) }
+        var sound: [(moved: MovedBlock, place: BlockAddress)] = []
+        for (moved, place) in wanted {
+            switch looksMoved(moved, to: place, medium: medium) {
+            case true?: sound.append((moved, place))
+            case false?: break
+            // What cannot be read now may be readable later; a place that can be is better.
+            case nil: forest.restoreForward(moved.name, to: place)
+            }
         }
-        for (moved, place) in wanted { forest.restoreForward(moved.name, to: place) }
+        for (moved, place) in sound { forest.restoreForward(moved.name, to: place) }
     }
 
-    /// A chunk may be there that a crash has left, and from which nothing was moved.
-    private func isMoved(
+    /// Whether the block is at this place: a chunk may be there that a crash has left, and from which nothing
+    /// was moved. nil: nobody knows.
+    private func looksMoved(
         _ moved: MovedBlock, to place: BlockAddress, medium: some StoreMedium
-    ) -> Bool {
+    ) -> Bool? {
         guard inspection?.hasLostBits == true else { return forest.extents.isLive(place) }
         guard let slot = forest.extents.slot(of: place.extent) else { return false }
         let block = BlockBuffer()
         let offset = superblock.byteOffset(slot: slot, block: place.block)
-        // What cannot be read now may be readable later.
-        guard (try? medium.read(at: offset, into: block.bytes)) != nil else { return true }
+        guard (try? medium.read(at: offset, into: block.bytes)) != nil else { return nil }
         return Checksum.ofBlock(block.base) == moved.checksum
     }
 

@@ -294,9 +294,12 @@ extension Engine {
     /// room for a change would take the path to it away again, that would never end: there are too few
     /// frames.
     private mutating func loadWantedNodes(medium: some StoreMedium) throws(StoreError) {
+        let isAnyWanted = !forest.wantedLoads.isEmpty
         sendNodeLoads()
         var loads: [StoreCommand] = []
         while let command = commands.popFirst() { loads.append(command) }
+        // In a damaged store what is wanted may lead nowhere: that is its answer.
+        if isAnyWanted, loads.isEmpty, forest.wantedLoads.isEmpty, failure == nil { return }
         let available = forest.cache.freeCount + forest.cache.idleCount + loads.count
         let isEnough = available >= RadixForest.framesPerChange + Limits.radixLevels
         guard !loads.isEmpty && isEnough || failure != nil else {

@@ -121,9 +121,10 @@ extension ControlPlane {
 
     /// Why a scrub that is not finished does not get any further.
     private static func obstacle(_ shards: [ShardStatus]) -> String? {
-        if let failed = shards.first(where: { $0.readOnlyReason != nil }) {
-            return failure(of: failed)
+        let failed = shards.first {
+            $0.readOnlyReason != nil && ($0.scrub.running || !$0.scrub.finished)
         }
+        if let failed { return failure(of: failed) }
         return shards.contains(where: \.scrub.running) ? nil : "no shard goes on with it"
     }
 
