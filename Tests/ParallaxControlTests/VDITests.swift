@@ -131,13 +131,18 @@ import Testing
         await daemon.stop()
     }
 
-    @Test("two VDIs of one name, from a damaged store, can both be reached")
-    func duplicateNames() async throws {
+    private func shardsWithTwins() async -> [FakeShard] {
         let shards = [FakeShard(index: 0), FakeShard(index: 1)]
         for shard in shards {
             await shard.add(
                 FakeVersions.Disk(name: "twin", sizeBytes: 1 << 20, createdAtNanoseconds: 0))
         }
+        return shards
+    }
+
+    @Test("two VDIs of one name, from a damaged store, can both be reached")
+    func duplicateNames() async throws {
+        let shards = await shardsWithTwins()
         let daemon = try await TestDaemon(shards: shards)
         let names = try await daemon.client.vdis().map(\.name)
         #expect(Set(names).count == 2)
@@ -147,11 +152,7 @@ import Testing
 
     @Test("which of two VDIs of one name has it does not hang on which shard answers first")
     func duplicateOrder() async throws {
-        let shards = [FakeShard(index: 0), FakeShard(index: 1)]
-        for shard in shards {
-            await shard.add(
-                FakeVersions.Disk(name: "twin", sizeBytes: 1 << 20, createdAtNanoseconds: 0))
-        }
+        let shards = await shardsWithTwins()
         await shards[0].during("vdis") {
             while await shards[1].fullLists == 0 { await Task.yield() }
             try? await Task.sleep(for: .milliseconds(50))

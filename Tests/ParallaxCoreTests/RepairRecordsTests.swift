@@ -122,6 +122,23 @@ struct RepairRecordsTests {
         #expect(result.after.findings == [])
     }
 
+    @Test("a page that is lost is known by its number among all, however they are read")
+    func pageNumber() throws {
+        let store = try CheckTests.makeStore()
+        let device = store.device
+        let lost = try store.mislead { engine in
+            engine.inspection = Inspection()
+            var reference = engine.catalog.pages.index[0]
+            reference.checksum ^= 1
+            _ = try engine.readBlocks(
+                [engine.catalog.pages.index[0], reference], from: 5000, engine.checkpoint.root,
+                .forwards, medium: device)
+            defer { engine.inspection = nil }
+            return engine.inspection?.lostForwardPages
+        }
+        #expect(lost == [5001])
+    }
+
     /// A replay asks for it before it changes what is beneath it.
     @Test("a node whose extent is gone is a loss that a repair writes down")
     func nodeNowhere() throws {

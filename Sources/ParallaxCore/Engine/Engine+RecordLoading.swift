@@ -17,10 +17,9 @@ extension Engine {
             throw Self.damaged("the record pages of shard \(root.stream) are incomplete")
         }
         var loaded = LoadedRecords()
-        let window = 4096
-        for start in stride(from: 0, to: references.count, by: window) {
-            let part = Array(references[start..<min(start + window, references.count)])
-            let blocks = try readBlocks(part, root, .records, medium: medium)
+        for start in stride(from: 0, to: references.count, by: Self.blocksPerRead) {
+            let part = Array(references[start..<min(start + Self.blocksPerRead, references.count)])
+            let blocks = try readBlocks(part, from: start, root, .records, medium: medium)
             for (position, reference) in part.enumerated() {
                 let page = catalog.pages.load(reference)
                 if !reference.isHole {
@@ -39,10 +38,13 @@ extension Engine {
         var vdis: [(record: VDIRecord, page: UInt32)] = []
     }
 
+    /// Of record pages and forwards there may be gigabytes.
+    static let blocksPerRead = 4096
+
     /// Reads many blocks at once, of record pages, forwards or live bits, and checks them. A hole's
-    /// content is zeros.
+    /// content is zeros. `first`: the number of the first of them among all pages of its kind.
     mutating func readBlocks(
-        _ references: [BlockReference], _ root: CheckpointRoot,
+        _ references: [BlockReference], from first: Int = 0, _ root: CheckpointRoot,
         _ structure: CheckFinding.Structure, medium: some StoreMedium
     ) throws(StoreError) -> BlockBuffer {
         guard !references.isEmpty else { return BlockBuffer() }
@@ -52,7 +54,7 @@ extension Engine {
         var commands: [StoreCommand] = []
         for (index, reference) in references.enumerated() where !reference.isHole {
             guard let slot = forest.extents.slot(of: reference.address) else {
-                try objectToPage(index, structure, "leads nowhere")
+                try objectToPage(first + index, structure, "leads nowhere")
                 continue
             }
             (segments + index).initialize(
@@ -79,7 +81,7 @@ extension Engine {
         for (index, reference) in references.enumerated() where !reference.isHole {
             let content = buffer.base + index * blockBytes
             guard Checksum.ofBlock(content) != reference.checksum else { continue }
-            try objectToPage(index, structure, "fails its checksum")
+            try objectToPage(first + index, structure, "fails its checksum")
             Memory.zero(content, count: blockBytes)
         }
         return buffer

@@ -15,11 +15,11 @@ extension Engine {
     private mutating func loadForwards(
         _ tables: CheckpointTables, _ root: CheckpointRoot, medium: some StoreMedium
     ) throws(StoreError) {
-        // There may be gigabytes of them.
-        let window = 4096
-        for start in stride(from: 0, to: tables.forwardPages.count, by: window) {
-            let part = tables.forwardPages[start..<min(start + window, tables.forwardPages.count)]
-            let blocks = try readBlocks(part.map(\.reference), root, .forwards, medium: medium)
+        let count = tables.forwardPages.count
+        for start in stride(from: 0, to: count, by: Self.blocksPerRead) {
+            let part = tables.forwardPages[start..<min(start + Self.blocksPerRead, count)]
+            let blocks = try readBlocks(
+                part.map(\.reference), from: start, root, .forwards, medium: medium)
             for (index, page) in part.enumerated() {
                 guard
                     forest.forwards.load(
