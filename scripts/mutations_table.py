@@ -182,7 +182,7 @@ TREE = [
         "            } else if block < vdi.countedBelow {\n"),
     Mutation(
         "shares-too-little", "a deletion gives back what its child still has",
-        "Engine/Engine+Reclaim.swift",
+        "Engine/Engine+ReclaimWalk.swift",
         "                otherEntries?[slot].address != entry.address\n",
         "                otherEntries?[slot].address != entry.address\n"
         "                    || (MUTANT && slot % 16 == 3)\n"),

@@ -16,11 +16,16 @@
 #define PIECE_BYTES ((uintptr_t)1 << 20)
 #define PIECES_MAX 4
 
-// `start` is written last and cleared first; the handler, which any thread may be in, skips a
-// guard whose start is 0.
+// The handler, which any thread may be in, looks at the guards of all threads while those come and
+// go. A range whose `version` is odd, or has another version after it was read, is changing and not
+// looked at: the handler's own is not, as no thread touches memory while it adds or removes its guard.
+// Where the version stayed, the range was there; and then no other's has the handler's address in it.
 static struct {
-    uintptr_t start;
+    uint32_t version;
+    uintptr_t start; // 0: no guard
     size_t byte_count;
+    // Only of use to who touches the memory.
+    uint32_t *loss;
     int piece_count;
     int is_taken;
     int is_hit;
@@ -33,6 +38,30 @@ static struct sigaction previous;
 static int install_result;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+// ORDER: who has read anything of the new range reads another version behind it; who has read the
+// version that comes last reads the whole new range.
+static void set_range(int index, uintptr_t start, size_t byte_count) {
+    uint32_t version = __atomic_load_n(&guards[index].version, __ATOMIC_RELAXED);
+    __atomic_store_n(&guards[index].version, version + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_store_n(&guards[index].start, start, __ATOMIC_RELAXED);
+    __atomic_store_n(&guards[index].byte_count, byte_count, __ATOMIC_RELAXED);
+    __atomic_store_n(&guards[index].version, version + 2, __ATOMIC_RELEASE);
+}
+
+// The range, if the address is in it.
+static int has_range(int index, uintptr_t address, uintptr_t *start, uintptr_t *end) {
+    uint32_t version = __atomic_load_n(&guards[index].version, __ATOMIC_ACQUIRE);
+    if (version & 1) return 0;
+    *start = __atomic_load_n(&guards[index].start, __ATOMIC_RELAXED);
+    size_t byte_count = __atomic_load_n(&guards[index].byte_count, __ATOMIC_RELAXED);
+    // ORDER: pairs with the fence in set_range.
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&guards[index].version, __ATOMIC_RELAXED) != version) return 0;
+    *end = *start + byte_count;
+    return *start != 0 && address >= *start && address < *end;
+}
+
 static int map_over(uintptr_t start, uintptr_t end, int flags, int fd) {
     return mmap(
         (void *)start, end - start, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd,
@@ -42,8 +71,9 @@ static int map_over(uintptr_t start, uintptr_t end, int flags, int fd) {
 // Page by page, a peer that cuts its file could have the process run out of mappings. So the whole
 // range becomes the empty file, a piece of it memory where it is touched, and the empty file again
 // after some pieces.
-static int replace(int index, uintptr_t start, uintptr_t address) {
-    uintptr_t end = start + guards[index].byte_count;
+static int replace(int index, uintptr_t start, uintptr_t end, uintptr_t address) {
+    // ORDER: none. Who copies the zeroes is the thread that is in this handler now.
+    if (guards[index].loss) __atomic_store_n(guards[index].loss, 1, __ATOMIC_RELAXED);
     if (!guards[index].is_hit || guards[index].piece_count == PIECES_MAX) {
         if (!map_over(start, end, MAP_SHARED, empty_file)) return 0;
         guards[index].piece_count = 0;
@@ -58,9 +88,8 @@ static int replace(int index, uintptr_t start, uintptr_t address) {
 
 static int replace_at(uintptr_t address) {
     for (int index = 0; index < GUARDS_MAX; index++) {
-        uintptr_t start = __atomic_load_n(&guards[index].start, __ATOMIC_ACQUIRE);
-        if (start != 0 && address >= start && address - start < guards[index].byte_count)
-            return replace(index, start, address);
+        uintptr_t start, end;
+        if (has_range(index, address, &start, &end)) return replace(index, start, end, address);
     }
     return 0;
 }
@@ -92,14 +121,14 @@ static void install(void) {
     if (sigaction(SIGBUS, &action, &previous) < 0) install_result = -errno;
 }
 
-int parallax_guard_add(void *start, size_t byte_count) {
+int parallax_guard_add(void *start, size_t byte_count, void *loss) {
     pthread_once(&once, install);
     if (install_result < 0) return install_result;
     for (int index = 0; index < GUARDS_MAX; index++) {
         if (__atomic_exchange_n(&guards[index].is_taken, 1, __ATOMIC_ACQUIRE)) continue;
-        guards[index].byte_count = byte_count;
+        guards[index].loss = loss;
         guards[index].is_hit = 0;
-        __atomic_store_n(&guards[index].start, (uintptr_t)start, __ATOMIC_RELEASE);
+        set_range(index, (uintptr_t)start, byte_count);
         return index;
     }
     return -ENOSPC;
@@ -111,7 +140,7 @@ int parallax_guard_is_hit(int guard) {
 
 int parallax_guard_remove(int guard) {
     int is_hit = parallax_guard_is_hit(guard);
-    __atomic_store_n(&guards[guard].start, 0, __ATOMIC_RELEASE);
+    set_range(guard, 0, 0);
     __atomic_store_n(&guards[guard].is_taken, 0, __ATOMIC_RELEASE);
     return is_hit;
 }

@@ -71,6 +71,51 @@ struct BlockDeviceStoreTests {
         #expect(try daemon.terminate() == 0)
     }
 
+    @Test("a daemon stops writing when another one opens its store by another path")
+    func openedTwice() throws {
+        let first = try DaemonHarness()
+        try first.start()
+        let piece = [UInt8](repeating: 1, count: 64 << 10)
+        let firstSocket = try first.createVhost("disk", size: "16M")
+        var firstDisk = try BlockDriver(connectingTo: firstSocket, options: patientOptions())
+        try firstDisk.writeBlocking(sector: 0, piece)
+        try firstDisk.flush()
+
+        let device = try #require(LoopDevice(over: first.store, size: "256M"))
+        let second = try DaemonHarness(makesStore: false)
+        try #require(symlink(device.path, second.store) == 0)
+        try second.start()
+        try first.waitUntilFenced()
+        let refused = try firstDisk.performForStatus(
+            .write, firstSector: 0, byteCount: 4096)
+        #expect(refused.status == BlockStatusByte.ioError)
+
+        let secondSocket = second.directory.file("disk.vhost")
+        try second.ctl("attach", "disk", "--vhost-user", secondSocket)
+        do {
+            var disk = try BlockDriver(connectingTo: secondSocket, options: patientOptions())
+            let isThere = try disk.readBlocking(sector: 0, byteCount: piece.count) == piece
+            #expect(isThere)
+            for number in 0..<64 {
+                let bytes = [UInt8](repeating: UInt8(100 + number), count: piece.count)
+                try disk.writeBlocking(sector: UInt64(number) * 128, bytes)
+            }
+            try disk.flush()
+        }
+        // Nor does its end write over what the other has written.
+        #expect(try first.terminate() == 0)
+        try second.kill()
+        try second.start()
+        #expect(try second.status().shards.allSatisfy { $0.readOnlyReason == nil })
+        var disk = try BlockDriver(connectingTo: secondSocket, options: patientOptions())
+        for number in 0..<64 {
+            let bytes = try disk.readBlocking(
+                sector: UInt64(number) * 128, byteCount: piece.count)
+            #expect(Set(bytes) == [UInt8(100 + number)])
+        }
+        #expect(try second.terminate() == 0)
+    }
+
     @Test("a device that became larger makes the store larger, while a guest writes, and stays so")
     func grow() throws {
         var options = DaemonHarness.Options()

@@ -9,8 +9,10 @@ import Testing
 @Suite("The check of a store")
 struct CheckTests {
     /// Disks that share blocks in every way there is, in a clean checkpoint.
-    static func makeStore(streamCount: Int = 1) throws -> SmallStore {
-        let store = try SmallStore(streamCount: streamCount)
+    static func makeStore(
+        sizeBytes: UInt64 = 25 << 20, streamCount: Int = 1
+    ) throws -> SmallStore {
+        let store = try SmallStore(sizeBytes: sizeBytes, streamCount: streamCount)
         try store.create("gold")
         try store.write("gold", 0..<24)
         try store.write("gold", 300..<316)

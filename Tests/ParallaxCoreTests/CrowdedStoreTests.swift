@@ -117,6 +117,41 @@ struct CrowdedStoreTests {
         #expect(prospect <= 0)
     }
 
+    /// However long it takes: that is a matter of the device and of how large extents are.
+    @Test("a stream without slots waits as long as another says that some are on their way")
+    func waitsForPeers() throws {
+        let store = try SmallStore(streamCount: 2)
+        let second: UInt64 = 1_000_000_000
+        #expect(store.mislead { $0.timeUntilFull { time in time < 10 * second } } > 10 * second)
+        #expect(store.mislead { $0.timeUntilFull { time in time < 10 * second } } < 11 * second)
+        // One that is always at work is not waited for without an end.
+        #expect(store.mislead { $0.timeUntilFull { _ in true } } > 10 * second)
+        #expect(store.mislead { $0.timeUntilFull { _ in false } } < second)
+    }
+
+    @Test("a stream that is asked for space says so until the slots are back")
+    func tellsPeers() throws {
+        let store = try SmallStore(sizeBytes: 64 << 20, streamCount: 2)
+        try store.create("disk")
+        for _ in 0..<3 { try store.write("disk", 0..<1200) }
+        for block in UInt64(0)..<1200 where block % 8 != 0 {
+            try store.write("disk", block..<block + 1)
+        }
+        try store.checkpoint()
+        let extents = store.look { $0.forest.extents.count }
+        let isGaining = store.look { $0.isGainingSpace }
+        #expect(!isGaining)
+        store.mislead { $0.giveBackSpace() }
+        var command = try store.turn { _ in true }
+        #expect(store.look { $0.isAskedForSpace && $0.isGainingSpace })
+        for _ in 0..<10_000 where store.look({ $0.isGainingSpace }) {
+            for held in command { try store.carryOut(held) }
+            command = try store.turn { _ in true }
+        }
+        #expect(store.look { $0.forest.extents.count } < extents)
+        #expect(store.look { !$0.isGainingSpace })
+    }
+
     /// Each round gives a little, and may take a checkpoint.
     @Test("cleaning for writes leaves deletions their room")
     func poorVictims() throws {
@@ -305,6 +340,20 @@ extension SmallStore {
 }
 
 extension Engine {
+    /// How long after the first refusal the store counts as full.
+    fileprivate mutating func timeUntilFull(isGaining: (UInt64) -> Bool) -> UInt64 {
+        noteFreeSpace()
+        // Long after what came before.
+        now += 3_600_000_000_000
+        let start = now
+        while !isStoreFull {
+            now += 6_000_000
+            extentsRequested += 1
+            supplyExtent(nil, peersAreGaining: isGaining(now - start))
+        }
+        return now - start
+    }
+
     /// As if the log had gone on until so many blocks were left above what deletions need, or below.
     fileprivate mutating func useUp(leaving blocks: Int) {
         let usable = superblock.extentBlocks - LogWriter.lostPerExtent

@@ -144,6 +144,100 @@ struct EngineLimitTests {
         for start in ranges { #expect(try store.compare(within: start..<start + 512) == .init()) }
     }
 
+    /// The same with all nodes in memory: the 256 places of each range are looked at, and nothing is loaded.
+    private func makeSimilar(_ ranges: [UInt64]) throws -> SmallStore {
+        let store = try SmallStore(sizeBytes: 200 << 20, nodeFrames: 4096)
+        try store.create("disk", blocks: UInt64(ranges.count) * 65_536)
+        for start in ranges {
+            for leaf in [start, start + 256] { try store.write("disk", leaf..<leaf + 1) }
+        }
+        try store.snapshot("disk", "first")
+        for start in ranges { try store.write("disk", start..<start + 1) }
+        try store.snapshot("disk", "second")
+        for start in ranges { try store.write("disk", start + 256..<start + 257) }
+        try store.checkpoint()
+        return store
+    }
+
+    /// While a guest's read is on its way to the device.
+    @Test("a turn of a deletion passes over a bounded number of places that are the same")
+    func samePlaces() throws {
+        let ranges = (UInt64(0)..<40).map { $0 * 65_536 }
+        let store = try makeSimilar(ranges)
+        let handle = try store.handle("disk")
+        let second = try #require(store.snapshots["disk@second"])
+        let buffer = BlockBuffer()
+        let segment = UnsafeMutablePointer<DataSegment>.allocate(capacity: 1)
+        defer { segment.deallocate() }
+        segment.initialize(to: DataSegment(base: buffer.base, count: blockBytes))
+        store.mislead {
+            $0.submit(
+                BlockRequest(
+                    operation: .read, vdi: handle, session: 1, tag: 1, firstSector: 0,
+                    sectorCount: UInt64(sectorsPerBlock), segments: UnsafePointer(segment),
+                    segmentCount: 1))
+            $0.submit(change: .deleteSnapshot(second), ticket: 99)
+        }
+        var held: [StoreCommand] = []
+        for _ in 0..<100 where store.look({ $0.catalog.reclaim.job == nil }) {
+            held += try store.turn { $0 == .part }
+        }
+        var cursors: [UInt64] = []
+        while let job = store.look({ $0.catalog.reclaim.job }), job.purpose == .free,
+            job.level == 0
+        {
+            cursors.append(job.cursor)
+            let wantsTurn = store.look { $0.wantsTurn }
+            #expect(wantsTurn)
+            try #require(cursors.count < 1000)
+            held += try store.turn { $0 == .part }
+        }
+        #expect(cursors.first ?? 0 > 0 && cursors == Set(cursors).sorted())
+        // 64 times 16 in a turn, and in the last one it comes to the next level.
+        #expect(cursors.count >= ranges.count * 255 / 1024)
+        try #require(held.count == 1)
+        try store.carryOut(held[0])
+        store.step()
+        let answer = store.mislead { $0.nextReply() }
+        #expect(answer?.status == .ok)
+        for _ in 0..<5_000 where store.statistics.isReclaiming { store.step() }
+        let isReclaiming = store.statistics.isReclaiming
+        #expect(!isReclaiming)
+        let census = store.census()
+        #expect(census.problems == [])
+        var expected = SmallStore.Comparison()
+        expected.missing = ["disk@second"]
+        for start in [ranges[0], ranges[3], ranges[4], ranges[39]] {
+            #expect(try store.compare(within: start..<start + 512) == expected)
+        }
+    }
+
+    @Test("a turn of a comparison passes over a bounded number of places that are the same")
+    func samePlacesOfComparison() throws {
+        let ranges = (UInt64(0)..<40).map { $0 * 65_536 }
+        let store = try makeSimilar(ranges)
+        let old = VersionReference.snapshot(try #require(store.snapshots["disk@second"]))
+        let new = VersionReference.head(try #require(store.vdis["disk"]))
+        store.mislead { $0.submit(diff: DiffQuery(old: old, new: new), ticket: 1) }
+        var turns = 0
+        var reply: DiffReply?
+        while reply == nil {
+            store.step()
+            turns += 1
+            reply = store.mislead { $0.nextDiffReply() }
+            let wantsTurn = store.look { $0.wantsTurn }
+            #expect(wantsTurn == (reply == nil))
+            try #require(turns < 1000)
+        }
+        let answer = try reply?.result.get()
+        #expect(
+            answer?.ranges
+                == ranges.map { DiffRange(firstBlock: $0 + 256, blockCount: 1, kind: .changed) })
+        #expect(answer?.nextBlock == nil)
+        // 255 leaves of each range are the same, and 64 times 16 are passed over in a turn.
+        #expect(turns >= ranges.count * 255 / 1024)
+    }
+
     /// With so few nodes in memory one request at a time may load what it needs.
     @Test("a comparison is answered while guests read what is not in memory")
     func diffBesideReads() throws {

@@ -86,7 +86,7 @@ struct RepairRecordsTests {
         #expect(result.found == SmallStore.Comparison())
         let again = try SmallStore(copying: store, device: store.device)
         let number = try #require(store.vdis["gold"]).rawValue
-        #expect(again.look { $0.vdis().map(\.name) }.sorted() == ["copy", "lost-\(number)"])
+        #expect(again.mislead { $0.vdis().map(\.name) }.sorted() == ["copy", "lost-\(number)"])
         try again.clone("gold@second", as: "saved")
         try again.write("saved", 0..<4)
         try again.checkpoint()

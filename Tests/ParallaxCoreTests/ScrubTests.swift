@@ -73,6 +73,62 @@ struct ScrubTests {
         #expect(end.lastLog == middle.lastLog)
     }
 
+    @Test("goes through the extents in the order of their numbers, each of them once")
+    func order() throws {
+        let store = try CheckTests.makeStore()
+        try store.clean()
+        try store.write("gold", 0..<40)
+        let numbers = store.look { engine in
+            (0..<engine.forest.extents.count).map { engine.forest.extents[$0].number.rawValue }
+        }
+        store.startScrub(bytesPerSecond: 256 << 20)
+        var positions: [UInt64] = []
+        while store.scrubStatus.isRunning {
+            if positions.last != store.scrubStatus.position {
+                positions.append(store.scrubStatus.position)
+            }
+            store.step()
+            try #require(positions.count < 1000)
+        }
+        #expect(positions == [0] + numbers.sorted())
+        #expect(numbers.count > 4)
+    }
+
+    @Test("none is missed, and none comes twice, whatever is removed while they are collected")
+    func removedExtents() {
+        var random = SeededRandom(seed: 5)
+        for _ in 0..<50 {
+            var table = ExtentTable(slotCount: 500, extentBlocks: 256)
+            var old: [UInt64] = []
+            for slot in UInt32(0)..<300 {
+                let base = slot % 3 == 0 ? ExtentNumber.firstCold.rawValue : 1
+                old.append(base + UInt64(slot) * 7_919 % 300)
+                table.insert(ExtentNumber(old[Int(slot)]), slot: ExtentSlot(slot), state: .sealed)
+            }
+            var ahead = ScrubExtents()
+            ahead.begin(table)
+            var inserted = 0
+            while ahead.isCollecting {
+                ahead.collect(from: table, limit: 1 + random.index(below: 20)) {
+                    $0.isCold || $0.rawValue <= 300
+                }
+                for _ in 0..<random.index(below: 20) where !old.isEmpty {
+                    table.remove(ExtentNumber(old.remove(at: random.index(below: old.count))))
+                }
+                if random.index(below: 3) == 0, inserted < 200 {
+                    let slot = ExtentSlot(UInt32(300 + inserted))
+                    table.insert(ExtentNumber(UInt64(1000 + inserted)), slot: slot, state: .leased)
+                    inserted += 1
+                }
+            }
+            var popped: [UInt64] = []
+            while let next = ahead.popLeast() { popped.append(next.rawValue) }
+            #expect(popped == Set(popped).sorted())
+            #expect(Set(popped).isSuperset(of: old))
+            #expect(!popped.contains { (1000..<1200).contains($0) })
+        }
+    }
+
     @Test("every damaged block is found, moved ones too, and told with all who have it")
     func damage() throws {
         for isCleaned in [false, true] {

@@ -11,10 +11,12 @@
 
 #include <stddef.h>
 
-// Guards [start, start + byte_count), a whole mapping that one thread at a time touches. The first
-// call installs the process's SIGBUS handler. Returns a number for the calls below, or -errno
-// (-ENOSPC: 32768 guards are in use).
-int parallax_guard_add(void *start, size_t byte_count);
+// Guards [start, start + byte_count), a whole mapping that one thread at a time touches. `loss` is
+// NULL or an aligned uint32_t that outlives the guard, and that other guards of the same thread may
+// have as well: it becomes 1 before anything of the memory is replaced. Who finds it 0 behind a copy
+// has copied what the peer wrote. The first call installs the process's SIGBUS handler. Returns a
+// number for the calls below, or -errno (-ENOSPC: 32768 guards are in use).
+int parallax_guard_add(void *start, size_t byte_count, void *loss);
 // Before the memory is unmapped. Whether any page of it had vanished.
 int parallax_guard_remove(int guard);
 // Whether a page of the memory has vanished. From then on none of it is the peer's: it holds zeroes,

@@ -57,7 +57,9 @@ package struct Daemon: Sendable {
         let listener = try ListeningSocket(
             path: configuration.controlSocketPath, purpose: "the control socket")
         let routes = ControlRoutes(plane: plane)
-        let server = try HTTPServer(listener: listener, log: log) { await routes.respond(to: $0) }
+        let server = try HTTPServer(
+            listener: listener, log: log, isAlwaysServed: ControlRoutes.isAnsweredAtOnce
+        ) { await routes.respond(to: $0) }
         try server.start()
         return server
     }

@@ -47,7 +47,7 @@ enum Metrics {
             "parallax_store_file_punched_bytes_total", "Bytes that its file system got back.",
             [([], host.punchedBytes)])
         page.gauge(
-            "parallax_store_file_failing", "1 while its file system has no space for it.",
+            "parallax_store_file_failing", "1 while extents cannot be allocated in it.",
             [([], host.problem == nil ? 0 : 1)])
     }
 

@@ -24,7 +24,8 @@ func openStore(
         readyCountMax: 2 * Int(opened.superblock.streamCount),
         allocator: SlotAllocator(slotCount: Int(opened.superblock.slotCount)),
         restNanoseconds: opened.superblock.isPreallocated
-            ? nil : configuration.punchAfterSeconds.map { $0 * 1_000_000_000 })
+            ? nil : configuration.punchAfterSeconds.map { $0 * 1_000_000_000 },
+        reportUnwritable: { log.error("\($0)") })
     let directory = NBDDirectory()
     let peers = ShardPeers()
     var starts: [ShardStart] = []
@@ -34,12 +35,25 @@ func openStore(
                 index, configuration, file: file, opened: opened, choice: choice, pool: pool,
                 directory: directory, peers: peers, log: log))
     }
-    try await release(starts, pool: pool)
+    let watch = OwnershipWatch(path: file.path, medium: file, superblock: opened.superblock) {
+        [mailboxes = starts.map(\.handle.mailbox)] loss in
+        // First the shards: each says why in the log and in its status.
+        for mailbox in mailboxes { mailbox.post(.fence(loss.description)) }
+        pool.halt()
+    }
+    try await release(starts, pool: pool, watch: watch)
     directory.connect(starts.map(\.handle.mailbox))
     peers.connect(starts.map(\.handle.mailbox))
-    try await listen(starts, configuration)
+    do throws(ControlError) {
+        try await listen(starts, configuration)
+    } catch {
+        watch.stop()
+        pool.stop()
+        throw error
+    }
     let grower = StoreGrower(
-        file: file, superblock: opened.superblock, pool: pool, shards: starts.map(\.handle))
+        file: file, superblock: opened.superblock, pool: pool, watch: watch,
+        shards: starts.map(\.handle))
     return StoreRuntime(
         identity: grower.identity, shards: starts.map(\.handle),
         grow: { try await grower.grow(to: $0) },
@@ -49,6 +63,7 @@ func openStore(
         serveSharedNBD: { [first = starts.first?.handle] in first?.mailbox.post(.serveShared) },
         close: { [threads = starts.map(\.thread)] in
             for thread in threads { thread.join() }
+            watch.stop()
             pool.stop()
             // The lock goes with the last reference to the file.
             withExtendedLifetime(file) {}
@@ -171,7 +186,9 @@ struct RecoveredShard: Sendable {
 
 /// Waits until every shard has recovered, so that the free slots are known; gives each what its cleaner
 /// lacks; then lets all go, or none.
-private func release(_ starts: [ShardStart], pool: ExtentPreparer) async throws(ControlError) {
+private func release(
+    _ starts: [ShardStart], pool: ExtentPreparer, watch: OwnershipWatch
+) async throws(ControlError) {
     var failure: ControlError?
     var lacking: [ShardMailbox] = []
     for start in starts {
@@ -188,6 +205,7 @@ private func release(_ starts: [ShardStart], pool: ExtentPreparer) async throws(
     if failure == nil {
         for mailbox in lacking { pool.requestSlot { mailbox.post(.extent($0)) } }
         do throws(ShardThreadError) {
+            try watch.start()
             try pool.start()
         } catch {
             failure = ControlError(.internalError, error.description)
@@ -195,6 +213,7 @@ private func release(_ starts: [ShardStart], pool: ExtentPreparer) async throws(
     }
     for start in starts { start.gate.open(failure == nil) }
     guard let failure else { return }
+    watch.stop()
     for start in starts { start.thread.join() }
     throw failure
 }

@@ -20,15 +20,16 @@ extension Shard where ShardReactor: ~Copyable {
     private mutating func handle(_ message: ShardMessage) {
         switch message {
         case .listVDIs(let reply): reply.resume(returning: engine.vdis().map(VDIState.init))
-        case .describeVDIs(let identifiers, let reply):
-            let summaries = identifiers.compactMap { engine.summary(of: $0) }
-            reply.resume(returning: summaries.map(VDIState.init))
+        case .describeVDIs(var list, let reply):
+            engine.describe(&list)
+            reply.resume(returning: list)
         case .change(let batch, let cut, let reply): submit(batch, cut, reply)
         case .releaseGroup(let group): releaseGroup(group)
         case .listSnapshots(let cursor, let limit, let reply):
             reply.resume(returning: engine.snapshots(from: cursor, limit: limit))
-        case .describeSnapshots(let identifiers, let reply):
-            reply.resume(returning: identifiers.compactMap { engine.summary(of: $0) })
+        case .describeSnapshots(var list, let reply):
+            engine.describe(&list)
+            reply.resume(returning: list)
         case .compare(let query, let reply): compare(query, reply)
         case .attachVhost(let version, let path, let readOnly, let reply):
             answer(reply) { shard throws(ControlError) in
@@ -53,13 +54,15 @@ extension Shard where ShardReactor: ~Copyable {
             }
         case .handover(let handover, let version): welcome(handover, to: version)
         case .extent(let slot):
-            engine.supplyExtent(slot)
+            engine.supplyExtent(
+                slot, peersAreGaining: slot == nil && peers.areGaining(besides: index))
             if slot == nil { peers.askForSpace(from: index) }
         case .spaceIsShort: engine.giveBackSpace()
         case .grow(let superblock, let reply):
             engine.grow(to: superblock)
             reply.resume()
         case .freeSpace: engine.noteFreeSpace()
+        case .fence(let reason): engine.fence(reason)
         case .clean(let goal, let reply):
             engine.requestCleaning(untilFreeSlots: goal)
             reply.resume()

@@ -45,6 +45,8 @@ struct Shard<ShardReactor: Reactor & ~Copyable>: ~Copyable {
     var sharedListener: UInt32?
     /// Versions whose new NBD clients wait for what an earlier one has left.
     var heldVersions: Set<UInt64> = []
+    /// What the other shards believe of this one.
+    private var hasToldGaining = false
     var changes: [UInt64: PendingChange] = [:]
     var batches: [UInt64: ChangeBatch] = [:]
     var groups: [UInt64: OpenGroup] = [:]
@@ -224,6 +226,7 @@ extension Shard where ShardReactor: ~Copyable {
 
     private mutating func exchangeExtents() {
         while let slot = engine.takeReleasedSlot() { pool.releaseSlot(slot) }
+        if engine.isAskedForSpace { tellPeers(isGaining: engine.isGainingSpace) }
         engine.noteFreeSlots(pool.freeSlotCount)
         while engine.wantedExtents > 0 {
             engine.noteExtentRequested()
@@ -232,6 +235,12 @@ extension Shard where ShardReactor: ~Copyable {
             }
         }
         if engine.needsExtentNow && engine.extentsRequested > 0 { pool.hurry() }
+    }
+
+    private mutating func tellPeers(isGaining: Bool) {
+        guard isGaining != hasToldGaining else { return }
+        hasToldGaining = isGaining
+        peers.note(index, isGaining: isGaining)
     }
 
     private mutating func reportTroubles() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import ParallaxControl
 import ParallaxCore
 import ParallaxIO
 import ParallaxNBD
@@ -10,16 +11,20 @@ typealias ShardMailbox = Mailbox<ShardMessage>
 /// The way back from the shard thread to a waiting task of the control plane.
 typealias ShardReply<Value: Sendable> = CheckedContinuation<Value, any Error>
 
+typealias VDIDescriptions = DescriptionList<VDIIdentifier, VDISummary>
+typealias SnapshotDescriptions = DescriptionList<SnapshotIdentifier, SnapshotSummary>
+
 /// What the control plane, and other shards, ask of a shard.
 enum ShardMessage: Sendable {
     case listVDIs(ShardReply<[VDIState]>)
-    case describeVDIs([VDIIdentifier], ShardReply<[VDIState]>)
+    /// Goes on with the list as far as one turn allows.
+    case describeVDIs(VDIDescriptions, ShardReply<VDIDescriptions>)
     /// With a cut the changes are this shard's members of a group snapshot.
     case change([CatalogChange], GroupCut?, ShardReply<[CatalogResult]>)
     /// Every member of the group is cut, or the group is given up.
     case releaseGroup(UInt64)
     case listSnapshots(from: Int, limit: Int, ShardReply<SnapshotPage>)
-    case describeSnapshots([SnapshotIdentifier], ShardReply<[SnapshotSummary]>)
+    case describeSnapshots(SnapshotDescriptions, ShardReply<SnapshotDescriptions>)
     case compare(DiffQuery, ShardReply<DiffAnswer>)
     case attachVhost(VersionReference, path: String, readOnly: Bool, ShardReply<Void>)
     case attachNBD(VersionReference, path: String?, readOnly: Bool, ShardReply<Void>)
@@ -43,6 +48,8 @@ enum ShardMessage: Sendable {
     case freeSpace
     /// Clean until so many slots of the store are free, or nothing is left that is worth it.
     case clean(untilFreeSlots: Int, ShardReply<Void>)
+    /// Another program writes to the store: this shard writes no more, for this reason.
+    case fence(String)
     /// nil: stop.
     case scrub(ShardScrub?, ShardReply<Void>)
 }
@@ -55,8 +62,9 @@ struct ShardScrub: Sendable {
 }
 
 extension Mailbox {
-    /// Sends a message that must arrive. The mailbox holds far more than the control plane can
-    /// have under way.
+    /// Sends a message that must arrive. The mailbox holds far more than shards have to tell each
+    /// other, and questions of the control plane leave nearly all of it free
+    /// (`ShardHandle.questionLimit`).
     func post(_ message: Message) {
         let isTaken = send(message)
         precondition(isTaken, "Mailbox: full, so its shard has stopped")
@@ -68,16 +76,30 @@ struct ShardHandle: ShardControl {
     let index: Int
     let mailbox: ShardMailbox
 
+    /// LIMIT: messages that may wait for a shard which is to be asked one more. No request asks two
+    /// things of one shard at a time, so a shard that takes its messages hardly ever has so many:
+    /// this one hangs in a system call, and who asked it again and again would fill the mailbox.
+    static let questionLimit = 2 * HTTPServer.connectionLimit
+
     private func ask<Value: Sendable>(
         _ message: @escaping (ShardReply<Value>) -> ShardMessage
     ) async throws -> Value {
-        try await withCheckedThrowingContinuation { mailbox.post(message($0)) }
+        try await withCheckedThrowingContinuation { reply in
+            guard !mailbox.send(message(reply), ifFewerWaitThan: Self.questionLimit) else { return }
+            reply.resume(
+                throwing: ControlError(
+                    .notReady,
+                    "shard \(index) does not answer and too many requests wait for it already; "
+                        + "see whether the store's device hangs, and try again when it does not"))
+        }
     }
 
     func vdis() async throws -> [VDIState] { try await ask { .listVDIs($0) } }
 
     func vdis(_ identifiers: [VDIIdentifier]) async throws -> [VDIState] {
-        try await ask { .describeVDIs(identifiers, $0) }
+        var list = VDIDescriptions(identifiers)
+        while !list.isComplete { list = try await ask { [list] in .describeVDIs(list, $0) } }
+        return list.summaries.map(VDIState.init)
     }
 
     func change(_ changes: [CatalogChange]) async throws -> [CatalogResult] {
@@ -95,7 +117,9 @@ struct ShardHandle: ShardControl {
     }
 
     func snapshots(_ identifiers: [SnapshotIdentifier]) async throws -> [SnapshotSummary] {
-        try await ask { .describeSnapshots(identifiers, $0) }
+        var list = SnapshotDescriptions(identifiers)
+        while !list.isComplete { list = try await ask { [list] in .describeSnapshots(list, $0) } }
+        return list.summaries
     }
 
     func compare(_ query: DiffQuery) async throws -> DiffAnswer {
@@ -140,8 +164,9 @@ struct ShardHandle: ShardControl {
     func scrub(_ scrub: ShardScrub?) async throws { try await ask { .scrub(scrub, $0) } }
 
     func shutdown() async {
-        // The shard always answers; it has nothing to throw.
-        try? await ask { .shutdown($0) }
+        // Never refused, since the store is closed when this returns: a shard that hangs has to
+        // come to its end before that. It always answers; it has nothing to throw.
+        try? await withCheckedThrowingContinuation { mailbox.post(.shutdown($0)) }
     }
 
     /// Opens the daemon's shared NBD socket on this shard.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
+import Glibc
 import ParallaxControl
 import ParallaxCore
 import ParallaxIO
@@ -12,13 +13,18 @@ import Synchronization
 final class StoreGrower: Sendable {
     private let file: StoreFile
     private let pool: ExtentPreparer
+    private let watch: OwnershipWatch
     private let shards: [ShardHandle]
     /// What both copies on the medium say.
     private let superblock: Mutex<Superblock>
 
-    init(file: StoreFile, superblock: Superblock, pool: ExtentPreparer, shards: [ShardHandle]) {
+    init(
+        file: StoreFile, superblock: Superblock, pool: ExtentPreparer, watch: OwnershipWatch,
+        shards: [ShardHandle]
+    ) {
         self.file = file
         self.pool = pool
+        self.watch = watch
         self.shards = shards
         self.superblock = Mutex(superblock)
     }
@@ -34,9 +40,12 @@ final class StoreGrower: Sendable {
     var hostSpace: HostSpace? {
         guard let allocatedBytes = file.allocatedBytes else { return nil }
         let status = pool.status
-        let problem = status.failure.map {
-            "an extent could not be allocated in \(file.path) (errno \($0.errno)); "
-                + "free some space in its file system"
+        let problem = status.failure.map { failure in
+            let advice =
+                [ENOSPC, EDQUOT].contains(failure.errno)
+                ? "free some space in its file system" : "check its device and the kernel log"
+            return "an extent could not be allocated in \(file.path) (errno \(failure.errno)); "
+                + advice
         }
         return HostSpace(
             allocatedBytes: allocatedBytes, punchedBytes: status.punchedBytes, problem: problem)
@@ -85,6 +94,8 @@ final class StoreGrower: Sendable {
         do {
             // A size that the superblock cannot have must not change the file.
             if let sizeBytes { _ = try Store.layout(of: old, grownTo: sizeBytes) }
+            // Else the superblock of who has the store now would be written over.
+            try watch.verify()
             let size = try file.grow(to: sizeBytes)
             let larger = try Store.grow(old, to: sizeBytes ?? size, medium: file)
             superblock.withLock { $0 = larger }
@@ -93,6 +104,8 @@ final class StoreGrower: Sendable {
             throw ControlError(
                 error.kind == .device ? .ioError : .invalid,
                 "the store \(file.path) was not grown: \(error.message)")
+        } catch let loss as StoreLoss {
+            throw ControlError(.ioError, "the store was not grown: \(loss)")
         } catch let error as StoreFileError {
             throw ControlError(error.isUsage ? .invalid : .ioError, error.description)
         } catch {

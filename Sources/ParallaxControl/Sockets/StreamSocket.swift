@@ -41,7 +41,10 @@ package struct StreamSocket: ~Copyable {
     }
 
     /// Whether nobody is there any more to read what is sent.
-    package var hasPeerHungUp: Bool {
+    package var hasPeerHungUp: Bool { Self.hasPeerHungUp(fileDescriptor) }
+
+    /// The same of a socket that somebody else keeps open meanwhile.
+    package static func hasPeerHungUp(_ fileDescriptor: Int32) -> Bool {
         // Without POLLRDHUP: a peer that has shut down its sending side may still read an answer.
         var peer = pollfd(fd: fileDescriptor, events: 0, revents: 0)
         return poll(&peer, 1, 0) == 1 && Int32(peer.revents) & POLLHUP != 0

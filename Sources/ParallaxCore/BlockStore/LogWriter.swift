@@ -88,8 +88,11 @@ struct LogWriter: ~Copyable {
         !inFlight.isEmpty && chunks[Int(inFlight[0])].extent != extent
     }
 
-    /// Whether nothing is being built, written or applied.
-    var isQuiet: Bool { building < 0 && inFlight.isEmpty }
+    /// Whether nothing is being built, written or applied. A chunk without records was opened for a write
+    /// that has failed, and waits for another.
+    var isQuiet: Bool {
+        inFlight.isEmpty && (building < 0 || chunks[building].recordBytes == 0)
+    }
 
     enum OpenResult { case open, noBuffer, noExtent }
 
@@ -139,6 +142,8 @@ struct LogWriter: ~Copyable {
     private mutating func enterNextExtent(_ extents: inout ExtentTable) {
         guard let lease = leases.popFirst() else { return }
         extents.setState(extent, .sealed)
+        // Perhaps nothing has ever lived in it.
+        extents.noteEmptied(extent)
         extents.setState(lease.extent, .open)
         extent = lease.extent
         head = 0

@@ -120,8 +120,11 @@ extension Engine {
         var doubles = 0
         var astray = 0
         forest.forwards.forEach { name, place in
-            if !places.insert(place.rawValue).inserted { doubles += 1 }
-            if isAstray(name, place, walk) { astray += 1 }
+            if isAstray(name, place, walk) {
+                astray += 1
+            } else if !places.insert(place.rawValue).inserted {
+                doubles += 1
+            }
         }
         if doubles > 0 {
             walk.findings.append(
@@ -144,6 +147,7 @@ extension Engine {
         guard isInStore(place) else { return true }
         if walk.movedNames.contains(name.rawValue) { return false }
         guard walk.hasLostNodes, !walk.isFound(place) else { return true }
+        if forest.name(of: place) != name { return true }
         return !forest.extents.isLive(place) && inspection?.hasLostBits != true
     }
 }
@@ -155,7 +159,7 @@ extension Engine {
         if catalog.reclaim.job?.purpose == .free { return }
         for row in 0..<catalog.versions.count where catalog.isVisible(row) {
             guard catalog.versions[row].isCounted,
-                let told = catalog.summary(row: row).exclusiveBytes
+                let told = catalog.exclusiveBytes(row: row)
             else { continue }
             let version = catalog.versions[row]
             var found: UInt64 = 0

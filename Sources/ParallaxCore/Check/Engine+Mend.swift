@@ -26,7 +26,7 @@ extension Engine {
         forest.forwards.forEach { name, place in
             if isAstray(name, place, walk) { astray.append(name) }
         }
-        for name in astray { forest.dropForward(name) }
+        forest.dropForwards(astray)
     }
 
     /// What is beneath a node that cannot be read stays as it is: a later read of the node may succeed,

@@ -19,7 +19,7 @@ extension Engine {
         for extent in cold.sorted(by: { $0.number < $1.number }) {
             let isNewest = extent.number == cleaner.cold.newest
             let end = isNewest ? cleaner.cold.filled : superblock.extentBlocks
-            forEachMoved(in: extent, end: end, medium: medium) { rescued.append(($0, $1)) }
+            forEachMoved(in: extent, 0..<end, medium: medium) { rescued.append(($0, $1)) }
         }
         let pages = Set(lost)
         // Chosen before any is put back, since a page that overflows is split. The newest place of a
@@ -50,13 +50,40 @@ extension Engine {
         return Checksum.ofBlock(block.base) == moved.checksum
     }
 
+    /// What the cold chunk whose payload begins at `first` says of the names of its blocks. nil: no
+    /// forward is lost, and nobody need ask.
+    func rescuedNames(
+        of first: BlockAddress, medium: some StoreMedium
+    ) -> [BlockAddress: BlockAddress]? {
+        guard inspection?.lostForwardPages.isEmpty == false else { return nil }
+        var names: [BlockAddress: BlockAddress] = [:]
+        if first.block > 0, let extent = forest.extents.find(first.extent) {
+            forEachMoved(in: extent, first.block - 1..<first.block, medium: medium) {
+                names[$1] = $0.name
+            }
+        }
+        return names
+    }
+
+    /// A replayed move has given `place` the name that the books knew, and they are not whole: the trees may
+    /// know the block by the name in the cold chunk, or, where a leaf had taken that up since, by the place
+    /// `from` which it had before. It gets them all, and counts as known by the first; a walk finds out
+    /// which of them nothing uses.
+    mutating func keepOtherNames(
+        _ from: BlockAddress, _ name: BlockAddress?, of place: BlockAddress
+    ) {
+        if let name, forest.forwards.find(name) == nil { forest.restoreForward(name, to: place) }
+        if forest.forwards.find(from) == nil { forest.addName(from, of: place) }
+    }
+
+    /// Calls `body` with each block, and its place, of the cold chunks that begin at these blocks.
     private func forEachMoved(
-        in extent: ExtentTable.Extent, end: Int, medium: some StoreMedium,
+        in extent: ExtentTable.Extent, _ blocks: Range<Int>, medium: some StoreMedium,
         _ body: (MovedBlock, BlockAddress) -> Void
     ) {
         let block = BlockBuffer()
-        var position = 0
-        while position < end {
+        var position = blocks.lowerBound
+        while position < blocks.upperBound {
             let start = position
             position += 1
             guard

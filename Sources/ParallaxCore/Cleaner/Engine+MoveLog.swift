@@ -175,9 +175,11 @@ extension Engine {
 extension Engine {
     /// Blocks that have died since, or whose move the checkpoint knows, are passed over.
     mutating func replayMoves(
-        to first: BlockAddress, count: Int, header: UnsafeRawPointer, fromOffset: Int
+        to first: BlockAddress, count: Int, header: UnsafeRawPointer, fromOffset: Int,
+        medium: some StoreMedium
     ) throws(StoreError) {
         var reader = ByteReader(header, count: blockBytes, at: fromOffset)
+        let names = rescuedNames(of: first, medium: medium)
         for index in 0..<count {
             let from = BlockAddress(rawValue: reader.take(UInt64.self) ?? 0)
             guard from.rawValue != 0, forest.extents.isLive(from) else { continue }
@@ -188,6 +190,7 @@ extension Engine {
             // Of a node the replay may still look for the old place: so it is not dropped before the
             // next checkpoint. What is data and what a node is not known here.
             forest.move(from, to: place, isReplayed: false)
+            if let names { keepOtherNames(from, names[place], of: place) }
             changesSinceFreeze += 1
         }
         cleaner.noteFilled(first.extent, upTo: first.block + count)

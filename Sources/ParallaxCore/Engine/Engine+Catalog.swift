@@ -18,19 +18,6 @@ extension Engine {
         return handle
     }
 
-    /// All VDIs of this stream, those being deleted included.
-    package func vdis() -> [VDISummary] {
-        var summaries: [VDISummary] = []
-        for handle in 0..<catalog.count where catalog.vdis[handle].kind == .head {
-            summaries.append(catalog.summary(handle))
-        }
-        return summaries
-    }
-
-    package func summary(of identifier: VDIIdentifier) -> VDISummary? {
-        catalog.handle(of: identifier).map { catalog.summary(Int($0)) }
-    }
-
     /// LIMIT: changes that one turn puts into the log, so that guests' requests find room.
     private static let changesPerTurn = 64
 

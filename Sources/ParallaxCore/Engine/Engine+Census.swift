@@ -205,9 +205,8 @@ extension Engine {
     private func countExclusive(_ taker: inout CensusTaker) {
         for row in 0..<catalog.versions.count where catalog.isVisible(row) {
             let version = catalog.versions[row]
-            let summary = catalog.summary(row: row)
             taker.census.recordedExclusive[version.identifier] = .some(
-                summary.exclusiveBytes.map { $0 / UInt64(blockBytes) })
+                catalog.exclusiveBytes(row: row).map { $0 / UInt64(blockBytes) })
             guard version.childCount < 2 else {
                 taker.census.exclusiveBlocks[version.identifier] = 0
                 continue

@@ -45,18 +45,19 @@ extension Engine {
     mutating func advanceDiffs() {
         guard !isWindingDown else { return }
         var budget = Self.nodesPerTurn
-        while budget > 0, diffs.hasWork {
+        var places = budget * RadixForest.samePlacesPerNode
+        while budget > 0, places > 0, diffs.hasWork {
             if diffs.job == nil, let (query, ticket) = diffs.waiting.popFirst() {
                 diffs.job = DiffQueue.Job(
                     query: query, ticket: ticket, cursor: query.firstBlock)
             }
-            guard stepDiff() else { return }
+            guard stepDiff(&places) else { return }
             budget -= 1
         }
     }
 
-    /// Looks at one pair of leaves. False: it has to wait for a node.
-    private mutating func stepDiff() -> Bool {
+    /// Looks at one pair of leaves, or passes over `places` at most. False: it has to wait for a node.
+    private mutating func stepDiff(_ places: inout Int) -> Bool {
         guard var job = diffs.job else { return false }
         job.awaited = .hole
         guard let new = tree(of: job.query.new), let old = oldTree(job.query) else {
@@ -69,8 +70,10 @@ extension Engine {
         }
         let comparison = TreeComparison(mine: old, other: new, isSymmetric: true)
         let mayLoad = mayLoadAside
-        var cursor = job.cursor
-        switch forest.nextDifference(comparison, from: &cursor, mayLoad: mayLoad) {
+        // What turns out to be the same is not looked at again.
+        let difference = forest.nextDifference(
+            comparison, from: &job.cursor, places: &places, mayLoad: mayLoad)
+        switch difference {
         case .nodes(let mine, let other, let block):
             guard block < job.query.endBlock else {
                 finish(job, .success(job.answer(nextBlock: nil)))
@@ -78,7 +81,9 @@ extension Engine {
             }
             switch compareLeaves(&job, mine, other, block, mayLoad: mayLoad) {
             case .success: break
-            case .failure(let wait): return waitForDiffNode(wait.difference)
+            case .failure(let wait):
+                diffs.job = job
+                return waitForDiffNode(wait.difference)
             }
             job.cursor = block + UInt64(radixFanout)
             job.nodes += 1
@@ -91,11 +96,15 @@ extension Engine {
                 diffs.job = job
             }
             return true
-        case .end:
+        case .paused where job.cursor < job.query.endBlock:
+            diffs.job = job
+            return true
+        case .end, .paused:
             finish(job, .success(job.answer(nextBlock: nil)))
             return true
-        case .loading(let node): return waitForDiffNode(.loading(node))
-        case .starved: return waitForDiffNode(.starved)
+        case .loading, .starved:
+            diffs.job = job
+            return waitForDiffNode(difference)
         }
     }
 

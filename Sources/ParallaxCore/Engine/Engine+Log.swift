@@ -136,19 +136,11 @@ extension Engine {
 extension Engine {
     package mutating func noteExtentRequested() { extentsRequested += 1 }
 
-    /// The allocator's answer to one request: a slot, or nil when the store is full.
-    package mutating func supplyExtent(_ slot: ExtentSlot?) {
+    /// The allocator's answer to one request: a slot, or nil when there is none. `peersAreGaining`:
+    /// another stream has been asked for space, and slots of it are on their way (`isGainingSpace`).
+    package mutating func supplyExtent(_ slot: ExtentSlot?, peersAreGaining: Bool = false) {
         extentsRequested -= 1
-        guard let slot else {
-            // The first time in a while the other streams are given time to return what they can.
-            if wasRefusedExtent && now < nextExtentRetry { return }
-            let isRepeated = wasRefusedExtent && now < nextExtentRetry + refusalNanoseconds
-            if !isRepeated { refusedSince = now }
-            isStoreFull = isRepeated && now >= refusedSince + peerPatience
-            nextExtentRetry = now + (isStoreFull ? Self.fullNanoseconds : Self.retryNanoseconds)
-            wasRefusedExtent = true
-            return
-        }
+        guard let slot else { return noteExtentRefused(peersAreGaining: peersAreGaining) }
         noteFreeSpace()
         // Without a spare extent a full store could not be cleaned: it comes first. More of them come
         // after what the log holds.
@@ -165,6 +157,32 @@ extension Engine {
         log.addLease(slot: slot, extents: &forest.extents)
         log.announceLeases()
     }
+
+    /// The first time in a while the other streams are given time to return what they can: as long as one
+    /// is about to, and for a moment after.
+    private mutating func noteExtentRefused(peersAreGaining: Bool) {
+        if wasRefusedExtent && now < nextExtentRetry { return }
+        let isRepeated = wasRefusedExtent && now < nextExtentRetry + refusalNanoseconds
+        if !isRepeated { refusedSince = now }
+        if !isRepeated || peersAreGaining && now < refusedSince + Self.patienceFactor * peerPatience
+        {
+            peersGainedAt = now
+        }
+        isStoreFull = isRepeated && now >= peersGainedAt + peerPatience
+        nextExtentRetry = now + (isStoreFull ? Self.fullNanoseconds : Self.retryNanoseconds)
+        wasRefusedExtent = true
+    }
+
+    /// Whether slots of this stream are on their way back to everybody, or may be: another stream that is
+    /// refused one waits for it. How long that takes is a matter of the device and of how large extents are.
+    package var isGainingSpace: Bool {
+        guard failure == nil, !isWindingDown else { return false }
+        return !cleaner.isQuiet || checkpoint.phase != .idle || !releasing.isEmpty || !grace.isEmpty
+            || isDropUnderWay
+    }
+
+    /// Another stream has asked for space in the last while.
+    package var isAskedForSpace: Bool { now < yieldUntil }
 
     /// Whether the cleaner has no empty extent to move to. A spare may be in no durable place before its lease
     /// is: so at an opening, before any stream asks for more, the host gives each a slot that lacks one.
@@ -188,6 +206,8 @@ extension Engine {
         superblock.streamCount > 1 ? configuration.peerPatienceNanoseconds : 0
     }
 
+    /// LIMIT: how often that long a stream waits for others that are at work and give nothing.
+    private static let patienceFactor: UInt64 = 60
     /// How long the store counts as full, and how soon the allocator is asked again before it does.
     private static let fullNanoseconds: UInt64 = 50_000_000
     private static let retryNanoseconds: UInt64 = 5_000_000

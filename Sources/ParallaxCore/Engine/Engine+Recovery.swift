@@ -197,7 +197,8 @@ extension Engine {
         case .lease(let extent, let slot):
             try replayLease(extent, slot)
         case .moves(let to, let count, let offset):
-            try replayMoves(to: to, count: count, header: block, fromOffset: offset)
+            try replayMoves(
+                to: to, count: count, header: block, fromOffset: offset, medium: medium)
         case .drop(let extent): try replayDrop(extent, reading: header.extent)
         case .vdi(let change):
             if let snapshot = change.newSnapshot, catalog.versions.isTaken(snapshot) {

@@ -267,7 +267,7 @@ extension Engine {
 
     /// Others need what is held in advance, and nothing here waits for it.
     var isYielding: Bool {
-        now < yieldUntil && staging.isEmpty && catalog.waiting.isEmpty
+        isAskedForSpace && staging.isEmpty && catalog.waiting.isEmpty
     }
 
     /// Leases without which deletions, and what they entail, would still be possible.

@@ -239,29 +239,6 @@ extension Engine {
 }
 
 extension Engine {
-    /// LIMIT: rows that one page of the list looks at.
-    private static let rowsPerPage = 16384
-
-    /// The snapshots of this stream by place in the table, from `cursor` on: at most `limit`, and
-    /// perhaps fewer though there are more. Deleted ones are left out; members of unfinished groups
-    /// are in it.
-    package func snapshots(from cursor: Int, limit: Int) -> SnapshotPage {
-        var page = SnapshotPage(snapshots: [], next: nil)
-        var row = max(0, cursor)
-        let end = min(catalog.versions.count, row + Self.rowsPerPage)
-        while row < end, page.snapshots.count < limit {
-            if catalog.isVisible(row) { page.snapshots.append(catalog.summary(row: row)) }
-            row += 1
-        }
-        if row < catalog.versions.count { page.next = row }
-        return page
-    }
-
-    /// nil when there is no such snapshot, or it is deleted.
-    package func summary(of identifier: SnapshotIdentifier) -> SnapshotSummary? {
-        visibleRow(of: identifier).map { catalog.summary(row: $0) }
-    }
-
     /// Opens a snapshot for reading; the handle goes into `BlockRequest.vdi`. One handle may serve
     /// many sessions. Each call is paired with one of `closeSnapshot`. nil: no such snapshot.
     package mutating func openSnapshot(_ identifier: SnapshotIdentifier) -> UInt32? {

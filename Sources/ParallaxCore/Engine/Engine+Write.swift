@@ -177,7 +177,7 @@ extension Engine {
     /// would have to wait as well.
     @discardableResult
     mutating func stage(_ part: Int) -> Bool {
-        guard failure == nil else {
+        guard failure == nil, !hasLostMemory(part) else {
             failPart(part)
             return true
         }
@@ -204,11 +204,22 @@ extension Engine {
                 if parts[part].outstanding == 0 { finishPart(part) }
                 return true
             }
-            if parts[part].kind == .hole { stageHole(part) } else { stageData(part) }
+            if parts[part].kind == .hole {
+                stageHole(part)
+            } else if !stageData(part) {
+                failPart(part)
+                return true
+            }
         }
         parts[part].phase = .staged
         giveUpTurn(part)
         return true
+    }
+
+    /// Whether memory has gone from which the part's request came: what is read there now is zeroes, its
+    /// data, what was laid over a block, and the range that the front end has read (E4).
+    private func hasLostMemory(_ part: Int) -> Bool {
+        requests[Int(parts[part].request)].request.memoryLoss?.hasHappened ?? false
     }
 
     private mutating func stageHole(_ part: Int) {
@@ -235,8 +246,9 @@ extension Engine {
     }
 
     /// Copies as many blocks as fit and takes their checksums of the copies: the guest may change
-    /// its memory under our hands.
-    private mutating func stageData(_ part: Int) {
+    /// its memory under our hands. False: the memory has gone meanwhile. The chunk is as it was then:
+    /// what lies behind its records and its payload is in nobody's way.
+    private mutating func stageData(_ part: Int) -> Bool {
         let building = log.building
         let chunk = log.chunks[building]
         let staged = Int(parts[part].stagedBlocks)
@@ -265,6 +277,7 @@ extension Engine {
             writer.put(Checksum.ofBlock(target))
             target += blockBytes
         }
+        guard !hasLostMemory(part) else { return false }
         log.chunks[building].add(
             ChunkOperation(
                 kind: .data, vdi: parts[part].vdi, part: Int32(part), firstBlock: firstBlock,
@@ -275,6 +288,7 @@ extension Engine {
         parts[part].stagedBlocks += Int32(count)
         parts[part].outstanding += 1
         stagedOperations += 1
+        return true
     }
 }
 

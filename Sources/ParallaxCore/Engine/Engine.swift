@@ -21,6 +21,8 @@
 /// E2 a flush is answered only when a sync that began after everything answered before it has
 ///    succeeded (promise 2). A sync that failed is never tried again: the engine stops writing.
 /// E3 a block is handed to a guest only if its checksum is right (promise 5).
+/// E4 nothing goes into a chunk of a request whose memory has gone (`MemoryLoss`), not even what was
+///    copied before: a write that fails leaves each block as it was or as the guest wanted it.
 package struct Engine: ~Copyable {
     let configuration: EngineConfiguration
     package internal(set) var superblock: Superblock
@@ -99,8 +101,9 @@ package struct Engine: ~Copyable {
     var hasRefusedData = false
     /// The most that cleaning could have gained when somebody was told that there is no space.
     package var prospectRefused = Int.min
-    /// The first of the refusals that followed each other.
+    /// The first of the refusals that followed each other, and when the others last gave hope.
     var refusedSince: UInt64 = 0
+    var peersGainedAt: UInt64 = 0
 
     /// Frames that the replay of the log behind the next checkpoint may count on; at most three quarters of
     /// them are ever dirty.

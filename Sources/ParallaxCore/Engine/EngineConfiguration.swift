@@ -21,8 +21,7 @@ package struct EngineConfiguration: Sendable {
     package var bufferAlignment = 512
     /// Extents to hold leased ahead of the log.
     package var leasesAhead = 2
-    /// How long the other streams are given to win back a slot before the store counts as full: they
-    /// may have to clean a whole extent for it.
+    /// How long after the last sign that other streams are winning back a slot the store counts as full.
     package var peerPatienceNanoseconds: UInt64 = 500_000_000
     /// Blocks that the cleaner gathers and sorts at a time, in memory; at least a chunk's.
     package var cleanerBatchBlocks = 8192

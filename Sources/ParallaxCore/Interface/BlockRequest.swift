@@ -54,12 +54,16 @@ package struct BlockRequest: BitwiseCopyable {
     /// Stays valid until the reply. A data segment may have any alignment and any length.
     package var segments: UnsafePointer<DataSegment>?
     package var segmentCount: UInt32
+    /// Of the memory from which the request was read and in which its data segments are; nil: our own.
+    /// Once it has happened nothing is changed for this request any more.
+    package var memoryLoss: MemoryLoss?
 
     @inlinable
     package init(
         operation: Operation, vdi: UInt32, session: UInt32, tag: UInt32,
         firstSector: UInt64 = 0, sectorCount: UInt64 = 0, forceUnitAccess: Bool = false,
-        segments: UnsafePointer<DataSegment>? = nil, segmentCount: UInt32 = 0
+        segments: UnsafePointer<DataSegment>? = nil, segmentCount: UInt32 = 0,
+        memoryLoss: MemoryLoss? = nil
     ) {
         self.operation = operation
         self.forceUnitAccess = forceUnitAccess
@@ -70,6 +74,7 @@ package struct BlockRequest: BitwiseCopyable {
         self.sectorCount = sectorCount
         self.segments = segments
         self.segmentCount = segmentCount
+        self.memoryLoss = memoryLoss
     }
 }
 

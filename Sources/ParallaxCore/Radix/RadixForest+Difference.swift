@@ -36,22 +36,32 @@ extension RadixForest {
         case nodes(mine: BlockReference, other: BlockReference, block: UInt64)
         /// The trees are the same from the asked block on.
         case end
+        /// As many places as were to be passed over are the same; ask again in a later turn.
+        case paused
         /// A node is being loaded; ask again when it is there.
         case loading(AwaitedNode)
         case starved
     }
 
+    /// LIMIT: places found to be the same that cost a turn as much as one node that differs. Where nodes
+    /// differ there may be 256 places below each that do not.
+    static let samePlacesPerNode = 16
+
     /// Finds the first place at or behind `block` where the trees differ, and moves `block` behind what
     /// is the same. Subtrees that are the same node are passed over as a whole, so the cost is that of the
-    /// difference.
+    /// difference. `places` is how many of them may be passed over, and counts down: with at least one
+    /// `block` gets on, or the answer is another than `paused`.
     mutating func nextDifference(
-        _ comparison: TreeComparison, from block: inout UInt64, mayLoad: Bool
+        _ comparison: TreeComparison, from block: inout UInt64, places: inout Int, mayLoad: Bool
     ) -> Difference {
         let height = max(comparison.mine.levels, comparison.other.levels)
         while height > comparison.level, block < VDI.span(levels: height) {
+            guard places > 0 else { return .paused }
             switch descend(comparison, height: height, to: block, mayLoad: mayLoad) {
             case .found(let difference): return difference
-            case .same(let end): block = end
+            case .same(let end):
+                block = end
+                places -= 1
             }
         }
         return .end

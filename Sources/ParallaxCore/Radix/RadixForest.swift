@@ -242,7 +242,17 @@ extension RadixForest {
         names.set(place, to: name)
     }
 
-    mutating func dropForward(_ name: BlockAddress) { _ = takeForward(name) }
+    /// The same for a block that is known by another name; `dropForwards` sorts that out.
+    mutating func addName(_ name: BlockAddress, of place: BlockAddress) {
+        forwards.set(name, to: place)
+    }
+
+    mutating func dropForwards(_ dropped: [BlockAddress]) {
+        for name in dropped { _ = forwards.remove(name) }
+        // Of one that stays another may have had the place.
+        names = ForwardTable()
+        _ = collectNames()
+    }
 
     /// All forwards have been loaded. False: two names have one place.
     mutating func collectNames() -> Bool {

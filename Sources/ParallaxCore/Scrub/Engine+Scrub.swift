@@ -25,10 +25,14 @@ extension Engine {
         scrubber.credit = 0
         scrubber.reckonedAt = now
         beginScrubbing(ExtentNumber(scrubber.status.position))
+        scrubber.ahead.begin(forest.extents)
     }
 
     /// Interrupts the pass; `scrubStatus` says where.
-    package mutating func stopScrub() { scrubber.status.isRunning = false }
+    package mutating func stopScrub() {
+        scrubber.status.isRunning = false
+        scrubber.ahead = ScrubExtents()
+    }
 
     /// What a scrub has found, in words; nil: nothing more.
     package mutating func nextScrubFinding() -> String? {
@@ -45,6 +49,10 @@ extension Engine {
             inquire()
             return
         }
+        if scrubber.ahead.isCollecting {
+            collectExtents()
+            return
+        }
         guard scrubber.credit > 0, readRoom > 0 else { return }
         readPiece()
     }
@@ -57,22 +65,26 @@ extension Engine {
         scrubber.chunk.leave()
     }
 
-    /// The next extent of this pass at or behind the position, or the end of the pass.
-    private mutating func goToNextExtent(after passed: Bool) {
-        var next: ExtentNumber?
-        for index in 0..<forest.extents.count {
-            let number = forest.extents[index].number
-            let last = number.isCold ? scrubber.status.lastCold : scrubber.status.lastLog
-            let isBehind =
-                passed
-                ? number.rawValue > scrubber.status.position
-                : number.rawValue >= scrubber.status.position
-            if isBehind, number.rawValue <= last, number < next ?? ExtentNumber(.max) {
-                next = number
-            }
+    /// The extents of this pass from the position on; then the first of them.
+    private mutating func collectExtents() {
+        let status = scrubber.status
+        scrubber.ahead.collect(from: forest.extents) { number in
+            number.rawValue >= status.position
+                && number.rawValue <= (number.isCold ? status.lastCold : status.lastLog)
         }
-        if let next { return beginScrubbing(next) }
-        scrubber.status.isRunning = false
+        if !scrubber.ahead.isCollecting { goToNextExtent() }
+    }
+
+    /// The next extent of this pass that is still there, or the end of the pass.
+    private mutating func goToNextExtent() {
+        for _ in 0..<ScrubExtents.perTurn {
+            guard let next = scrubber.ahead.popLeast() else { return finishPass() }
+            if forest.extents.contains(next) { return beginScrubbing(next) }
+        }
+    }
+
+    private mutating func finishPass() {
+        stopScrub()
         scrubber.status.isFinished = true
         scrubber.status.passes += 1
         scrubber.status.position = 0
@@ -80,10 +92,10 @@ extension Engine {
 
     private mutating func readPiece() {
         let number = ExtentNumber(scrubber.status.position)
-        guard let extent = forest.extents.find(number) else { return goToNextExtent(after: false) }
+        guard let extent = forest.extents.find(number) else { return goToNextExtent() }
         let end = writtenEnd(of: number)
         guard let start = nextPiece(of: extent, end: end) else {
-            return goToNextExtent(after: true)
+            return goToNextExtent()
         }
         let count =
             start < scrubber.singlyUntil

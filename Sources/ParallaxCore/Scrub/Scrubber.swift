@@ -2,7 +2,10 @@
 // SPDX-FileCopyrightText: The Parallax authors
 
 /// How far a stream's scrub is. A pass goes through the extents in the order of their numbers: those
-/// of the log, then the cold ones, as far as there were any when it began.
+/// of the log, then the cold ones, as far as there were any when it began. So what was in the store then
+/// and still is at its end has been compared with its checksum: in its place, or by the cleaner, which does
+/// so before it moves a block into an extent that may be too young for the pass. What was written since
+/// is left to the next.
 package struct ScrubStatus: Equatable, Sendable {
     package var isRunning = false
     /// The pass has come to its end.
@@ -58,6 +61,9 @@ struct Scrubber: ~Copyable {
     var livedBefore: UInt64 = 0
     /// Up to here blocks are read one by one, because the piece could not be read.
     var singlyUntil = 0
+
+    /// Where the pass goes on behind the extent that is being read.
+    var ahead = ScrubExtents()
 
     /// The chunk that the next block belongs to.
     var chunk = ChunkCursor()

@@ -287,29 +287,70 @@ extension Catalog {
 
     func summary(row: Int) -> SnapshotSummary {
         let version = versions[row]
-        var exclusive: UInt64? =
-            version.isCounted ? version.exclusiveBlocks * UInt64(blockBytes) : nil
-        if version.childCount == 1, let head = version.firstChild.handle {
-            exclusive = exclusive.map { $0 + vdis[head].lostBlocks * UInt64(blockBytes) }
-        }
         return SnapshotSummary(
             identifier: version.identifier, vdi: version.vdi,
             parent: visibleAncestor(version.parent),
             createdAtNanoseconds: version.createdAtNanoseconds,
             sizeBytes: version.sizeBlocks * UInt64(blockBytes),
             allocatedBytes: version.allocatedBlocks * UInt64(blockBytes),
-            exclusiveBytes: exclusive, bornBytes: version.bornBlocks * UInt64(blockBytes),
+            exclusiveBytes: exclusiveBytes(row: row),
+            bornBytes: version.bornBlocks * UInt64(blockBytes),
             childCount: Int(version.childCount),
             details: versions.decodedDetails(row), pendingGroup: version.group,
             isOpen: version.openCount > 0)
     }
 
+    /// nil: it is still to be counted.
+    func exclusiveBytes(row: Int) -> UInt64? {
+        let version = versions[row]
+        guard version.isCounted else { return nil }
+        var blocks = version.exclusiveBlocks
+        if version.childCount == 1, let head = version.firstChild.handle {
+            blocks += vdis[head].lostBlocks
+        }
+        return blocks * UInt64(blockBytes)
+    }
+}
+
+/// The ancestor that people see. Above it may be very many that they do not: deleted ones that stay as
+/// branching points. Shortcuts lead past them.
+///
+/// A shortcut stays true. What is hidden is never shown again; nothing is ever put between a version and
+/// its parent; and one that is gone is not found by its name, whatever is in its row now.
+extension Catalog {
     private func visibleAncestor(_ row: Int32) -> SnapshotIdentifier? {
         var row = row
         while row >= 0 {
             if isVisible(Int(row)) { return versions[Int(row)].identifier }
-            row = versions[Int(row)].parent
+            row = above(row)
         }
         return nil
+    }
+
+    /// An ancestor of a hidden version with none between them that people see; -1: none is left.
+    private func above(_ row: Int32) -> Int32 {
+        let version = versions[Int(row)]
+        return versions.row(of: version.shortcut).map(Int32.init) ?? version.parent
+    }
+
+    /// Leaves shortcuts on the way from `start` (-1: none) to the nearest version that people see, itself
+    /// included, so that it is near from now on. Every other version on the way is led past the next one,
+    /// too, so that many ways with a common end take together little more than one. False: `hops` are used
+    /// up; the next call goes on from there.
+    mutating func findVisibleAncestor(_ start: Int32, hops: inout Int) -> Bool {
+        var row = start
+        var isFound = true
+        while row >= 0, !isVisible(Int(row)) {
+            isFound = hops > 0
+            guard isFound else { break }
+            hops -= 1
+            let next = above(row)
+            guard next >= 0 else { break }
+            let second = isVisible(Int(next)) ? -1 : above(next)
+            if second >= 0 { versions[Int(row)].shortcut = versions[Int(second)].identifier }
+            row = second >= 0 ? second : next
+        }
+        if row != start { versions[Int(start)].shortcut = versions[Int(row)].identifier }
+        return isFound
     }
 }

@@ -130,6 +130,25 @@ package struct SnapshotSummary: Equatable, Sendable {
     package var isOpen: Bool
 }
 
+/// Summaries of what is asked for by name, and how far they have come; see `Engine.describe`.
+package struct DescriptionList<Identifier: Sendable, Summary: Sendable>: Sendable {
+    private let identifiers: [Identifier]
+    private var done = 0
+    /// Of those that are there, in that order.
+    package private(set) var summaries: [Summary] = []
+
+    package init(_ identifiers: [Identifier]) { self.identifiers = identifiers }
+
+    package var isComplete: Bool { done == identifiers.count }
+
+    var next: Identifier? { isComplete ? nil : identifiers[done] }
+
+    mutating func answer(_ summary: Summary?) {
+        if let summary { summaries.append(summary) }
+        done += 1
+    }
+}
+
 /// Which snapshots to list: the rows of one stream from `cursor` on, in the order of the table.
 package struct SnapshotPage: Sendable {
     package var snapshots: [SnapshotSummary]

@@ -31,6 +31,8 @@ struct Version: BitwiseCopyable {
     /// Births up to here are in it.
     var epoch: UInt32 = 0
     var parent: Int32 = -1
+    /// Of one that is hidden, if known: an ancestor with none between them that people see.
+    var shortcut = SnapshotIdentifier(0)
     var childCount: UInt32 = 0
     var firstChild = VersionLink.none
     var next = VersionLink.none

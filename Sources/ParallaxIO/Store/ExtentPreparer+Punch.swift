@@ -17,6 +17,15 @@ extension ExtentPreparer.State {
         return waiting
     }
 
+    /// A free slot for who takes it unprepared. None while the device fails: the log would be told
+    /// there what the thread has been told, and a log write that fails ends the shard's writing.
+    mutating func takeUnprepared() -> ExtentSlot? { isDeviceFailing ? nil : takeFreeSlot() }
+
+    /// Who is to have a slot that the thread has had for something else, as it is.
+    mutating func takeWaiting() -> ExtentPreparer.Reply? {
+        isDeviceFailing || waiting.isEmpty ? nil : waiting.removeFirst()
+    }
+
     /// A free slot to work with. One with blocks is used as it is, and the newest of those first:
     /// the others are on their way back to the file system. Else the lowest.
     mutating func takeFreeSlot() -> ExtentSlot? {
@@ -68,7 +77,7 @@ extension ExtentPreparer {
                 state.backed = []
             }
             // Somebody came meanwhile, and there was no other.
-            if !state.waiting.isEmpty { return state.waiting.removeFirst() }
+            if let reply = state.takeWaiting() { return reply }
             state.allocator.release(slot)
             return nil
         }
@@ -94,7 +103,7 @@ extension ExtentPreparer {
                 store.fileDescriptor, offset(of: slot), UInt64(extentBytes))
             let reply: Reply? = update { state in
                 state.isHolding = false
-                if !state.waiting.isEmpty { return state.waiting.removeFirst() }
+                if let reply = state.takeWaiting() { return reply }
                 if isBacked == 1 { putBack(slot, &state) } else { state.allocator.release(slot) }
                 return nil
             }

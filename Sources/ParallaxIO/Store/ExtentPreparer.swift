@@ -25,12 +25,21 @@ internal import Synchronization
 ///                                  in the thread ────────┘
 /// ```
 ///
+/// A slot that the device refuses is left out until the restart, so that it does not keep all others
+/// from being used (`ExtentPreparer+Prepare.swift`).
+///
 /// May be used from any thread. Invariants: I1 a slot is in exactly one of: the allocator, `ready`,
-/// the thread's hands, a shard's hands. I2 `backed` names slots that are in the allocator, each
+/// the thread's hands, a shard's hands, `unwritable`. I2 `backed` names slots that are in the allocator, each
 /// once, those that have been free for longest first. I3 somebody waits only while there is a free
 /// slot, or one in the thread's hands.
 package final class ExtentPreparer: Sendable {
     package typealias Reply = @Sendable (ExtentSlot?) -> Void
+    /// Makes a range of the store ready for pure overwrites, as `StoreFile.prepare` does.
+    package typealias Preparation =
+        @Sendable (
+            _ start: UInt64, _ byteCount: UInt64, _ zeroes: UnsafeRawBufferPointer,
+            _ report: (UInt64) -> Bool
+        ) -> Result<Bool, MediumError>
 
     struct State {
         var allocator: SlotAllocator
@@ -53,6 +62,10 @@ package final class ExtentPreparer: Sendable {
         /// The thread has ended by itself: slots come unprepared, and nobody may wait for it.
         var hasGivenUp = false
         var failure: MediumError?
+        /// Slots that the device has refused while it took others.
+        var unwritable: [ExtentSlot] = []
+        /// The device refuses slots, and it is not known that it takes any.
+        var isDeviceFailing = false
     }
 
     /// A free slot, and since when.
@@ -69,15 +82,20 @@ package final class ExtentPreparer: Sendable {
     /// How long a slot stays free before its blocks go back to the file system; nil: for ever.
     let restNanoseconds: UInt64?
     private let state: Mutex<State>
+    let prepareRange: Preparation
+    /// Hears, in a sentence, of slots that are left out.
+    let reportUnwritable: @Sendable (String) -> Void
     let wakeUp: Int32
     private let thread: Mutex<ShardThread?>
 
     /// `readyCountMax`: how many prepared slots to keep, and how many free ones that need no
     /// preparation. `restNanoseconds`: when other free slots of a file are punched out of it.
+    /// `prepareRange`: nil, but in tests, means `store.prepare`.
     package init(
         store: StoreFile, firstExtentOffset: UInt64 = Superblock.firstExtentOffset,
         extentBytes: Int, readyCountMax: Int, allocator: SlotAllocator,
-        restNanoseconds: UInt64? = nil
+        restNanoseconds: UInt64? = nil, prepareRange: Preparation? = nil,
+        reportUnwritable: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.store = store
         self.firstExtentOffset = firstExtentOffset
@@ -86,6 +104,16 @@ package final class ExtentPreparer: Sendable {
         self.restNanoseconds = store.isBlockDevice ? nil : restNanoseconds
         freeSlots = Atomic(allocator.freeCount)
         state = Mutex(State(allocator: allocator))
+        self.prepareRange =
+            prepareRange
+            ?? { start, byteCount, zeroes, report in
+                do throws(MediumError) {
+                    return .success(
+                        try store.prepare(
+                            from: start, byteCount: byteCount, zeroes: zeroes, report: report))
+                } catch { return .failure(error) }
+            }
+        self.reportUnwritable = reportUnwritable
         wakeUp = parallax_eventfd_create(1, 0)
         thread = Mutex(nil)
     }
@@ -134,6 +162,13 @@ package final class ExtentPreparer: Sendable {
         for reply in waiting { reply(nil) }
     }
 
+    /// Nothing is written into the store any more, to prepare it or to punch it: it is another's.
+    /// Returns at once; what is under way ends as with `stop`, which is still to come.
+    package func halt() {
+        update { $0.isStopping = true }
+        wake()
+    }
+
     /// Calls `reply` exactly once: with a slot, or with nil when the store is full. On the calling
     /// thread at once, or later on another thread.
     ///
@@ -147,7 +182,7 @@ package final class ExtentPreparer: Sendable {
                 state.waiting.append(reply)
                 return nil
             }
-            if let slot = state.takeFreeSlot() { return .some(slot) }
+            if let slot = state.takeUnprepared() { return .some(slot) }
             guard state.isHolding && !state.isStopping else { return .some(nil) }
             state.waiting.append(reply)
             return nil
@@ -160,7 +195,7 @@ package final class ExtentPreparer: Sendable {
     package func hurry() {
         let rushed: [(Reply, ExtentSlot)] = update { state in
             var rushed: [(Reply, ExtentSlot)] = []
-            while !state.waiting.isEmpty, let slot = state.takeFreeSlot() {
+            while !state.waiting.isEmpty, let slot = state.takeUnprepared() {
                 rushed.append((state.waiting.removeFirst(), slot))
             }
             return rushed
@@ -239,6 +274,8 @@ package final class ExtentPreparer: Sendable {
         package var punchedBytes: UInt64
         /// Why the last slot could not be prepared, until one can.
         package var failure: MediumError?
+        /// Slots that are left out until the restart; not among the free ones.
+        package var unwritableCount: Int
     }
 
     package var status: Status {
@@ -246,7 +283,7 @@ package final class ExtentPreparer: Sendable {
             Status(
                 freeCount: state.allocator.freeCount, readyCount: state.ready.count,
                 backedCount: state.backed.count, punchedBytes: state.punchedBytes,
-                failure: state.failure)
+                failure: state.failure, unwritableCount: state.unwritable.count)
         }
     }
 
@@ -270,18 +307,6 @@ extension ExtentPreparer {
         }
     }
 
-    private func prepareSlots(_ zeroes: borrowing AlignedMemory) {
-        while let slot = takeFreeSlot() {
-            do throws(MediumError) {
-                try prepare(slot, zeroes)
-                put(slot)
-            } catch {
-                giveBack(slot, error)
-                return  // Until a slot is requested or released: something may have changed.
-            }
-        }
-    }
-
     /// Until it is woken (true), or the time has passed. -1: for ever.
     private func sleep(milliseconds: Int32) -> Bool {
         var event = pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)
@@ -290,52 +315,5 @@ extension ExtentPreparer {
         return parallax_eventfd_read(wakeUp, &ignored) == 0
     }
 
-    private var isStopping: Bool { update { $0.isStopping } }
-
-    /// The next slot to work on, while more are wanted.
-    private func takeFreeSlot() -> ExtentSlot? {
-        update { state in
-            guard !state.isStopping,
-                state.ready.count < readyCountMax || !state.waiting.isEmpty,
-                let slot = state.takeFreeSlot()
-            else { return nil }
-            state.isHolding = true
-            return slot
-        }
-    }
-
-    private func put(_ slot: ExtentSlot) {
-        let reply: Reply? = update { state in
-            state.isHolding = false
-            state.failure = nil
-            if !state.waiting.isEmpty { return state.waiting.removeFirst() }
-            state.ready.append(slot)
-            return nil
-        }
-        reply?(slot)
-    }
-
-    /// Nobody waits for a slot that cannot be had.
-    private func giveBack(_ slot: ExtentSlot, _ failure: MediumError) {
-        let waiting = update { state in
-            state.isHolding = false
-            state.failure = failure
-            state.allocated.remove(slot)
-            state.allocator.release(slot)
-            defer { state.waiting = [] }
-            return state.waiting
-        }
-        for reply in waiting { reply(nil) }
-    }
-
-    private func prepare(
-        _ slot: ExtentSlot, _ zeroes: borrowing AlignedMemory
-    ) throws(MediumError) {
-        let hasWritten = try store.prepare(
-            from: offset(of: slot), byteCount: UInt64(extentBytes),
-            zeroes: UnsafeRawBufferPointer(zeroes.bytes)
-        ) { _ in !isStopping }
-        update { _ = $0.allocated.insert(slot) }
-        if hasWritten { try store.sync() }
-    }
+    var isStopping: Bool { update { $0.isStopping } }
 }

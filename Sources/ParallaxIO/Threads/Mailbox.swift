@@ -24,10 +24,11 @@ package final class Mailbox<Message: Sendable>: Sendable {
 
     deinit { close(fileDescriptor) }
 
-    /// From any thread. False: the mailbox is full and the message was not taken.
-    package func send(_ message: Message) -> Bool {
+    /// From any thread. False: the mailbox is full, or `limit` messages wait, and the message was
+    /// not taken.
+    package func send(_ message: Message, ifFewerWaitThan limit: Int = .max) -> Bool {
         let (isTaken, isFirst) = messages.withLock { waiting in
-            guard waiting.count < capacity else { return (false, false) }
+            guard waiting.count < min(capacity, limit) else { return (false, false) }
             waiting.append(message)
             return (true, waiting.count == 1)
         }

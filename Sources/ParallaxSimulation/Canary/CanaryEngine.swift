@@ -96,7 +96,10 @@ final class CanaryEngine: EngineUnderTest {
     var wantedExtents: Int { engine.wantedExtents }
     var lacksSpare: Bool { engine.lacksSpare }
     func noteExtentRequested() { engine.noteExtentRequested() }
-    func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot: slot) }
+    func supplyExtent(slot: UInt32?, peersAreGaining: Bool) {
+        engine.supplyExtent(slot: slot, peersAreGaining: peersAreGaining)
+    }
+    var isGainingSpace: Bool { engine.isGainingSpace }
     func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot() }
     func giveBackSpace() { engine.giveBackSpace() }
     func noteFreeSlots(_ count: Int) { engine.noteFreeSlots(count) }

@@ -17,7 +17,9 @@ package protocol EngineUnderTest: AnyObject {
     /// As `Engine.lacksSpare`.
     var lacksSpare: Bool { get }
     func noteExtentRequested()
-    func supplyExtent(slot: UInt32?)
+    func supplyExtent(slot: UInt32?, peersAreGaining: Bool)
+    /// Slots of this stream are on their way back.
+    var isGainingSpace: Bool { get }
     func takeReleasedSlot() -> UInt32?
     /// Another stream was told that the store is full.
     func giveBackSpace()

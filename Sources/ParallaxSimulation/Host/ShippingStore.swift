@@ -96,7 +96,11 @@ package final class ShippingEngine: EngineUnderTest {
     package var wantedExtents: Int { engine.wantedExtents }
     package var lacksSpare: Bool { engine.lacksSpare }
     package func noteExtentRequested() { engine.noteExtentRequested() }
-    package func supplyExtent(slot: UInt32?) { engine.supplyExtent(slot.map { ExtentSlot($0) }) }
+    package func supplyExtent(slot: UInt32?, peersAreGaining: Bool) {
+        engine.supplyExtent(slot.map { ExtentSlot($0) }, peersAreGaining: peersAreGaining)
+    }
+
+    package var isGainingSpace: Bool { engine.isGainingSpace }
     package func takeReleasedSlot() -> UInt32? { engine.takeReleasedSlot()?.rawValue }
     package func giveBackSpace() { engine.giveBackSpace() }
     package func ownedSlots() -> [UInt32] { engine.ownedSlots().map(\.rawValue) }

@@ -249,7 +249,11 @@ package final class SimulatedHost {
             "  stream \(stream.index): extent \(slot.map(String.init) ?? "none")")
         stream.lastSupplyWasNil = slot == nil
         if slot == nil { stream.nilSupplies += 1 }
-        engine.supplyExtent(slot: slot)
+        engine.supplyExtent(
+            slot: slot,
+            peersAreGaining: streams.contains {
+                $0.index != stream.index && $0.engine?.isGainingSpace == true
+            })
     }
 
     private func drainReleases(_ stream: SimulatedStream) throws(SimulationFailure) {

@@ -65,7 +65,8 @@ extension DeviceState {
         var request = BlockRequest(
             operation: isWrite ? .write : .read, vdi: vdi, session: session, tag: slot.tag,
             firstSector: header.firstSector, sectorCount: byteCount / UInt64(sectorBytes),
-            segments: UnsafePointer(segments), segmentCount: UInt32(data.count))
+            segments: UnsafePointer(segments), segmentCount: UInt32(data.count),
+            memoryLoss: memory.loss)
         request.forceUnitAccess = isWrite && writesAreDurable
         return submit(&request, count: 1, slot, &requests)
     }
@@ -115,7 +116,7 @@ extension DeviceState {
         slot.task.pointee.usedByteCount = chain.writableBytes == 0 ? 1 : 0
         var request = BlockRequest(
             operation: isDiscard ? .discard : .writeZeroes, vdi: vdi, session: session,
-            tag: slot.tag, forceUnitAccess: writesAreDurable)
+            tag: slot.tag, forceUnitAccess: writesAreDurable, memoryLoss: memory.loss)
         for index in 1..<kept {
             request.firstSector = ranges[index].firstSector
             request.sectorCount = UInt64(ranges[index].sectorCount)

@@ -31,7 +31,8 @@ package enum MemoryFault: UInt8, Error, BitwiseCopyable, Sendable, CaseIterable 
 /// Owned by the shard. Invariants: I1 guest ranges of the regions do not overlap and do not wrap;
 /// I2 each region lay within its file when it was mapped, and that file is nowhere but in memory;
 /// I3 an address is handed out only with a length that stays inside one region; I4 touching memory
-/// whose file has been cut since gives zeroes, not a signal that ends the daemon.
+/// whose file has been cut since gives zeroes, not a signal that ends the daemon, and `loss` has
+/// happened before anybody can read one.
 package struct GuestMemory: ~Copyable {
     private struct Mapping: BitwiseCopyable {
         var region: MemoryRegion
@@ -46,6 +47,9 @@ package struct GuestMemory: ~Copyable {
     package private(set) var count = 0
     /// Where the last guest address was found; the next one is likely there as well.
     private var lastHit = 0
+    /// Of any region since the last `reset`. Goes along in the requests whose data are here, so it stays
+    /// as long as we do, which is longer than any of them is in the engine.
+    package let loss = MemoryLoss.allocate()
 
     package init() {
         mappings = .allocate(capacity: VhostLimits.memoryRegionsMax)
@@ -54,6 +58,7 @@ package struct GuestMemory: ~Copyable {
     deinit {
         for index in 0..<count { Self.unmap(mappings[index]) }
         mappings.deallocate()
+        loss.deallocate()
     }
 
     /// Maps `region` from the file. The caller may close the file descriptor afterwards.
@@ -61,7 +66,7 @@ package struct GuestMemory: ~Copyable {
         _ region: MemoryRegion, fileDescriptor: Int32
     ) throws(MemoryFault) {
         try check(region)
-        mappings[count] = try Self.map(region, fileDescriptor)
+        mappings[count] = try map(region, fileDescriptor)
         count += 1
     }
 
@@ -87,12 +92,10 @@ package struct GuestMemory: ~Copyable {
         lastHit = 0
     }
 
-    /// Part of some region's file has gone, and what the guest wrote there with it.
-    package var hasVanished: Bool {
-        for index in 0..<count where parallax_guard_is_hit(mappings[index].guardNumber) != 0 {
-            return true
-        }
-        return false
+    /// The front end has gone: the next one has lost nothing yet. No request has an address here.
+    package mutating func reset() {
+        removeAll()
+        loss.clear()
     }
 
     private func check(_ region: MemoryRegion) throws(MemoryFault) {
@@ -121,7 +124,7 @@ package struct GuestMemory: ~Copyable {
     }
 
     /// Maps whole huge pages where the file is made of them, as the kernel demands it.
-    private static func map(
+    private func map(
         _ region: MemoryRegion, _ fileDescriptor: Int32
     ) throws(MemoryFault) -> Mapping {
         // A page of any other file may come from a network, or from the front end itself.
@@ -141,7 +144,7 @@ package struct GuestMemory: ~Copyable {
                 nil, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fileDescriptor,
                 off_t(start)), address != MAP_FAILED
         else { throw .mappingFailed }
-        let guardNumber = parallax_guard_add(address, length)
+        let guardNumber = parallax_guard_add(address, length, loss.word)
         guard guardNumber >= 0 else {
             _ = munmap(address, length)
             throw .mappingFailed

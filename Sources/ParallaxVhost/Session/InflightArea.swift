@@ -42,7 +42,7 @@ struct InflightArea: ~Copyable {
                 nil, length, PROT_READ | PROT_WRITE, MAP_SHARED, file.number,
                 off_t(description.offset)), address != MAP_FAILED
         else { return nil }
-        let guardNumber = parallax_guard_add(address, length)
+        let guardNumber = parallax_guard_add(address, length, nil)
         guard guardNumber >= 0 else {
             _ = munmap(address, length)
             return nil

@@ -117,7 +117,7 @@ extension VhostDevice {
     func kickToken(_ queue: Int) -> EventToken { token(Source.firstKick + UInt32(queue)) }
 
     mutating func returnToListening<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
-        state.memory.removeAll()
+        state.memory.reset()
         state.features = []
         phase = .listening
         watchListener(&registrar)
@@ -125,7 +125,7 @@ extension VhostDevice {
 
     mutating func finishStopping<R: EventRegistrar & ~Copyable>(_ registrar: inout R) {
         forgetFrontEnd()
-        state.memory.removeAll()
+        state.memory.reset()
         phase = .stopped
     }
 

@@ -200,7 +200,7 @@ extension VhostDevice {
     }
 
     private mutating func hasLostMemory() -> Bool {
-        state.memory.hasVanished || inflight?.hasVanished == true
+        state.memory.loss.hasHappened || inflight?.hasVanished == true
     }
 
     /// Ends the connection of a front end that endangers others.

@@ -49,7 +49,9 @@ struct TestDaemon {
         let listener = try ListeningSocket(
             path: configuration.controlSocketPath, purpose: "the control socket")
         let routes = ControlRoutes(plane: plane)
-        server = try HTTPServer(listener: listener, log: .silent) { await routes.respond(to: $0) }
+        server = try HTTPServer(
+            listener: listener, log: .silent, isAlwaysServed: ControlRoutes.isAnsweredAtOnce
+        ) { await routes.respond(to: $0) }
         try server.start()
         client = AsyncClient(
             blocking: try ControlClient(socketPath: configuration.controlSocketPath))
@@ -102,6 +104,9 @@ struct TestDaemon {
     var attachmentsPath: String {
         "\(configuration.stateDirectory)/attachments-\(Self.uuid).json"
     }
+
+    /// Requests under way that nobody waits for any more.
+    var unawaitedCount: Int { server.unawaitedCount }
 
     func overlaps() async -> Int {
         var sum = 0

@@ -18,6 +18,10 @@ final class VhostRig {
     var held: [BlockRequest] = []
     /// What the engine answers instead of serving.
     var failure: BlockStatus?
+    /// Serves instead of `disk`.
+    var backend: ((BlockRequest) -> BlockStatus)?
+    /// What was answered, oldest first.
+    var statuses: [BlockStatus] = []
     /// All requests that the engine has seen.
     var seen: [BlockRequest] = []
     var notices: [VhostNotice] = []
@@ -117,7 +121,8 @@ final class VhostRig {
     }
 
     private func answer(_ request: BlockRequest) {
-        let status = failure ?? disk.perform(request)
+        let status = failure ?? backend?(request) ?? disk.perform(request)
+        if isRecording { statuses.append(status) }
         device.pointee.complete(tag: request.tag, status: status)
     }
 }

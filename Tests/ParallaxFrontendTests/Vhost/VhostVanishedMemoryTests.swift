@@ -55,7 +55,7 @@ struct VhostVanishedMemoryTests {
         let mapped = mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
         let base = try #require(mapped != MAP_FAILED ? mapped : nil)
         defer { munmap(base, byteCount) }
-        let number = parallax_guard_add(base, byteCount)
+        let number = parallax_guard_add(base, byteCount, nil)
         #expect(number >= 0 && parallax_guard_is_hit(number) == 0)
         defer { _ = parallax_guard_remove(number) }
         #expect(ftruncate(file, 0) == 0)
@@ -78,7 +78,7 @@ struct VhostVanishedMemoryTests {
         let mapped = mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
         let base = try #require(mapped != MAP_FAILED ? mapped : nil)
         defer { munmap(base, byteCount) }
-        let number = parallax_guard_add(base, byteCount)
+        let number = parallax_guard_add(base, byteCount, nil)
         try #require(number >= 0)
         defer { _ = parallax_guard_remove(number) }
         base.storeBytes(of: 7, as: UInt8.self)
@@ -99,7 +99,7 @@ struct VhostVanishedMemoryTests {
     }
 
     /// What the kernel does at a fault in memory, which no test can have: it calls the handler.
-    private static func deliverBusError(code: Int, _ address: UnsafeMutableRawPointer) throws {
+    static func deliverBusError(code: Int, _ address: UnsafeMutableRawPointer) throws {
         var installed = sigaction()
         try #require(sigaction(SIGBUS, nil, &installed) == 0)
         let handler = try #require(installed.__sigaction_handler.sa_sigaction)

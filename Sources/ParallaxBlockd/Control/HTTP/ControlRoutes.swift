@@ -9,6 +9,14 @@ package struct ControlRoutes: Sendable {
 
     package init(plane: ControlPlane) { self.plane = plane }
 
+    /// Whether the answer waits for no shard and for no lock.
+    package static func isAnsweredAtOnce(_ request: HTTPMessage) -> Bool {
+        switch request.startLine {
+        case .request("GET", "/v1/ready"), .request("HEAD", "/v1/ready"): true
+        default: false
+        }
+    }
+
     package func respond(to request: HTTPMessage) async -> HTTPMessage {
         do throws(ControlError) {
             guard case .request(let method, let text) = request.startLine else {

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-import Dispatch
 import Glibc
 package import ParallaxControl
-import Synchronization
 
 /// One connection of the control socket, served by a thread of its own.
 struct HTTPConnection: ~Copyable {
@@ -16,8 +14,12 @@ struct HTTPConnection: ~Copyable {
     private static let hangUpMilliseconds = 500
 
     private let stream: StreamSocket
+    private let unawaited: UnawaitedRequests
 
-    init(_ stream: consuming StreamSocket) { self.stream = stream }
+    init(_ stream: consuming StreamSocket, unawaited: UnawaitedRequests) {
+        self.stream = stream
+        self.unawaited = unawaited
+    }
 
     /// Answers requests until the peer goes, errs or idles, or `mark` says to stop. `mark` is told
     /// of the slot for each answer, and then that there is none.
@@ -26,10 +28,14 @@ struct HTTPConnection: ~Copyable {
         while true {
             do throws(HTTPFailure) {
                 guard let request = try receive(&parser) else { return }
-                let slot = AnswerSlot()
+                let slot = AnswerSlot(socket: stream.fileDescriptor, unawaited: unawaited)
                 let mayContinue = mark(slot)
                 // On the pool of Swift concurrency, while this thread waits.
-                Task { slot.fill(await respond(request)) }
+                Task {
+                    await AnswerSlot.$current.withValue(slot) {
+                        slot.end(with: await respond(request))
+                    }
+                }
                 guard var answer = wait(for: slot) else { return }
                 answer.keepsAlive = request.keepsAlive && mayContinue
                 guard send(answer, to: request), answer.keepsAlive, mark(nil) else { return }
@@ -40,12 +46,16 @@ struct HTTPConnection: ~Copyable {
         }
     }
 
-    /// The answer; nil when the peer has hung up. What it asked for goes on, but must not keep one
-    /// of the few connections: a shard that gives no answer would take them all in time.
+    /// The answer; nil when the peer has hung up. What it asked for goes on once it has begun, but
+    /// must not keep one of the few connections: a shard that gives no answer would take them all
+    /// in time.
     private borrowing func wait(for slot: AnswerSlot) -> HTTPMessage? {
         while true {
             if let answer = slot.wait(milliseconds: Self.hangUpMilliseconds) { return answer }
-            if stream.hasPeerHungUp { return nil }
+            guard !stream.hasPeerHungUp else {
+                slot.abandon()
+                return nil
+            }
         }
     }
 
@@ -94,26 +104,6 @@ struct HTTPConnection: ~Copyable {
         for _ in 0..<64 {
             guard let bytes = stream.receive(limit: 64 << 10), !bytes.isEmpty else { return }
         }
-    }
-}
-
-/// Carries one answer from a task to the thread that waits for it. The first one counts; one that
-/// nobody waits for any more goes with the task.
-final class AnswerSlot: Sendable {
-    private let value = Mutex<HTTPMessage?>(nil)
-    private let isFilled = DispatchSemaphore(value: 0)
-
-    func fill(_ answer: HTTPMessage) {
-        value.withLock { $0 = $0 ?? answer }
-        isFilled.signal()
-    }
-
-    /// nil: it has not come in this time.
-    func wait(milliseconds: Int) -> HTTPMessage? {
-        guard isFilled.wait(timeout: .now() + .milliseconds(milliseconds)) == .success else {
-            return nil
-        }
-        return value.withLock { $0 } ?? HTTPMessage(startLine: .response(status: 500))
     }
 }
 

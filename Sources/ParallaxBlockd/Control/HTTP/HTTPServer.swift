@@ -13,11 +13,15 @@ import Synchronization
 /// A thread a connection, because there are few (an operator, a scraper), because time limits are
 /// then one socket option, and because a peer that stalls holds a thread of its own and nothing
 /// that others need. Invariants: I1 at most `connectionLimit` connections are open, later ones
-/// wait in the socket's queue; I2 a descriptor in `connections` is open.
+/// wait in the socket's queue; I2 a descriptor in `connections` is open; I3 nothing is begun while
+/// `unawaitedLimit` requests or more are under way whose clients have gone.
 package final class HTTPServer: Sendable {
     package typealias Respond = @Sendable (HTTPMessage) async -> HTTPMessage
 
     package static let connectionLimit = 64
+    /// LIMIT: requests under way that nobody waits for any more. Their connections are free for
+    /// others (`HTTPConnection.wait`), so that nothing else bounds how many there are.
+    package static let unawaitedLimit = 4 * connectionLimit
 
     private struct State {
         /// Open connections; with a slot for the answer while a request is being answered.
@@ -28,14 +32,19 @@ package final class HTTPServer: Sendable {
     private let listener: ListeningSocket
     private let log: Logger
     private let respond: Respond
+    private let isAlwaysServed: @Sendable (HTTPMessage) -> Bool
+    private let unawaited = UnawaitedRequests()
     private let state = Mutex(State())
     private let wakeUp: WakeUpPipe
     /// The accepting thread and every connection.
     private let threads = DispatchGroup()
 
-    /// Takes over `listener`; serves after `start`.
+    /// Takes over `listener`; serves after `start`. `isAlwaysServed`: requests whose answers wait
+    /// for nothing, and are given however many others do not come.
     package init(
-        listener: consuming ListeningSocket, log: Logger, respond: @escaping Respond
+        listener: consuming ListeningSocket, log: Logger,
+        isAlwaysServed: @escaping @Sendable (HTTPMessage) -> Bool = { _ in false },
+        respond: @escaping Respond
     ) throws(ControlError) {
         guard let wakeUp = WakeUpPipe() else {
             throw ControlError(.internalError, "cannot make a pipe: \(errnoText(errno))")
@@ -43,8 +52,11 @@ package final class HTTPServer: Sendable {
         self.wakeUp = wakeUp
         self.listener = listener
         self.log = log
+        self.isAlwaysServed = isAlwaysServed
         self.respond = respond
     }
+
+    package var unawaitedCount: Int { unawaited.count }
 
     package func start() throws(ControlError) {
         threads.enter()
@@ -130,9 +142,11 @@ package final class HTTPServer: Sendable {
         }
         threads.enter()
         let started = startDetachedThread {
-            let connection = HTTPConnection(StreamSocket(adopting: descriptor))
+            let connection = HTTPConnection(
+                StreamSocket(adopting: descriptor), unawaited: self.unawaited)
             connection.serve(
-                mark: { slot in self.mark(descriptor, slot) }, respond: self.respond)
+                mark: { slot in self.mark(descriptor, slot) },
+                respond: { await self.answer($0) })
             self.forget(descriptor)
             // The descriptor is closed with `connection`, after nobody else knows it (I2).
             _ = consume connection
@@ -145,6 +159,22 @@ package final class HTTPServer: Sendable {
             threads.leave()
             return
         }
+    }
+
+    /// Refusing leaves the connection to others, so that a store which hangs for ever keeps nobody
+    /// from asking whether the daemon is ready, nor the daemon from stopping.
+    private func answer(_ request: HTTPMessage) async -> HTTPMessage {
+        guard unawaited.count < Self.unawaitedLimit || isAlwaysServed(request) else {
+            return .json(
+                status: 503,
+                ErrorBody(
+                    ControlError(
+                        .notReady,
+                        "too many requests whose clients have gone are still under way; "
+                            + "see whether the store's device hangs, and try again when it does not"
+                    )))
+        }
+        return await respond(request)
     }
 
     /// False when the server is stopping, so that the connection ends after this answer.

@@ -145,7 +145,8 @@ package actor ControlPlane {
         population = Array(repeating: 0, count: runtime.shards.count)
     }
 
-    /// Runs `change` with the locks of `names` held, unless the daemon is stopping.
+    /// Runs `change` with the locks of `names` held, unless the daemon is stopping or the client
+    /// has gone that asked for it.
     func changing<Result>(
         _ names: [String], _ change: () async throws -> Result
     ) async throws(ControlError) -> Result {
@@ -159,6 +160,7 @@ package actor ControlPlane {
             if activeChanges == 0 { wakeIdleWaiters() }
         }
         try requireRunning()
+        try requireClient()
         do {
             return try await change()
         } catch let error as ControlError {
@@ -173,6 +175,16 @@ package actor ControlPlane {
     func requireRunning() throws(ControlError) {
         guard state != .stopping else {
             throw ControlError(.stopping, "the daemon is stopping; try again when it is back")
+        }
+    }
+
+    /// A client that gave up while its change waited for a lock may well have asked for it again,
+    /// and two deletions of `latest` are not one. Nothing had begun, so nothing is half done. A
+    /// change that has begun goes on, whoever waits for it.
+    private func requireClient() throws(ControlError) {
+        guard AnswerSlot.current?.mayChange() ?? true else {
+            throw ControlError(
+                .notReady, "the client hung up before its turn had come, and nothing was changed")
         }
     }
 
