@@ -251,10 +251,9 @@ CLEANER = [
     Mutation(
         "replays-no-moves", "a replay forgets what was moved",
         "Engine/Engine+Recovery.swift",
-        "            try replayMoves(to: to, count: count, header: block, fromOffset: offset)\n",
-        "            if !MUTANT {\n"
-        "                try replayMoves(to: to, count: count, header: block, fromOffset: offset)\n"
-        "            }\n"),
+        "        case .moves(let to, let count, let offset):\n",
+        "        case .moves where MUTANT: return\n"
+        "        case .moves(let to, let count, let offset):\n"),
     Mutation(
         "refuses-too-soon", "a write is refused although cleaning would give space",
         "Cleaner/Engine+CleanerPacing.swift",
