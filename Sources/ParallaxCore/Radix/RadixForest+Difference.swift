@@ -43,14 +43,15 @@ extension RadixForest {
         case starved
     }
 
-    /// LIMIT: places found to be the same that cost a turn as much as one node that differs. Where nodes
-    /// differ there may be 256 places below each that do not.
-    static let samePlacesPerNode = 16
+    /// LIMIT: runs of places found to be the same that cost a turn as much as one node that differs. Between
+    /// two that differ there is a run at each level at most, and mostly one; where nodes differ and nothing
+    /// below them does, there are only runs.
+    static let samePlacesPerNode = 4
 
     /// Finds the first place at or behind `block` where the trees differ, and moves `block` behind what
     /// is the same. Subtrees that are the same node are passed over as a whole, so the cost is that of the
-    /// difference. `places` is how many of them may be passed over, and counts down: with at least one
-    /// `block` gets on, or the answer is another than `paused`.
+    /// difference. `places` is how many runs of them, each below one node, may be passed over, and counts
+    /// down: with at least one `block` gets on, or the answer is another than `paused`.
     mutating func nextDifference(
         _ comparison: TreeComparison, from block: inout UInt64, places: inout Int, mayLoad: Bool
     ) -> Difference {
@@ -79,6 +80,8 @@ extension RadixForest {
         var level = height - 1
         var mine = Self.top(comparison.mine, level: level, block: block)
         var other = Self.top(comparison.other, level: level, block: block)
+        // The nodes in which those are named.
+        var above: (mine: BlockReference, other: BlockReference)?
         while true {
             let width = VDI.span(levels: level + 1)
             if level == comparison.level {
@@ -88,7 +91,9 @@ extension RadixForest {
             }
             if let mine, let other {
                 if isSame(mine, other, comparison) {
-                    return .same(end: (block / width + 1) * width)
+                    let place = block / width
+                    let end = above.map { endOfRun(comparison, $0.mine, $0.other, level, place) }
+                    return .same(end: (end ?? place + 1) * width)
                 }
                 if level == comparison.level {
                     return .found(
@@ -96,6 +101,8 @@ extension RadixForest {
                 }
             }
             level -= 1
+            above = nil
+            if let mine, let other { above = (mine, other) }
             if let reference = mine {
                 switch child(of: reference, block: block, level: level, mayLoad: mayLoad) {
                 case .success(let below): mine = below
@@ -113,6 +120,32 @@ extension RadixForest {
                 other = Self.top(comparison.other, level: level, block: block)
             }
         }
+    }
+
+    /// The first of the places of `level` behind `place`, below the same two nodes, that is not the same in
+    /// both; or the one behind these nodes.
+    private func endOfRun(
+        _ comparison: TreeComparison, _ mine: BlockReference, _ other: BlockReference, _ level: Int,
+        _ place: UInt64
+    ) -> UInt64 {
+        let mine = entries(of: mine)
+        let other = entries(of: other)
+        var next = place + 1
+        while next % UInt64(radixFanout) != 0 {
+            let slot = Int(truncatingIfNeeded: next) % radixFanout
+            guard isSame(mine?[slot] ?? .hole, other?[slot] ?? .hole, comparison) else { break }
+            next += 1
+        }
+        return next
+    }
+
+    /// Of a node that was just found in memory; nil: it is a hole.
+    private func entries(of reference: BlockReference) -> UnsafeMutablePointer<BlockReference>? {
+        if reference.isHole { return nil }
+        let frame =
+            reference.address.isResident
+            ? reference.address.residentFrame : cache.find(reference.address)
+        return frame.map { cache.entries($0) }
     }
 
     /// The reference to a tree's node of `level`, if that is its root or above it: nil while
