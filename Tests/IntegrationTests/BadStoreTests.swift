@@ -11,48 +11,28 @@ import Testing
 @Suite struct BadStoreTests {
     private static let copyOffsets = [0, (1 << 20) - 4096]
 
-    private func bytes(_ daemon: DaemonHarness) throws -> [UInt8] {
-        let file = open(daemon.store, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { throw TestFailure("cannot open \(daemon.store)") }
-        defer { close(file) }
-        var bytes = [UInt8](repeating: 0, count: 1 << 20)
-        guard pread(file, &bytes, bytes.count, 0) == bytes.count else {
-            throw TestFailure("cannot read \(daemon.store)")
-        }
-        return bytes
-    }
-
-    private func patch(_ daemon: DaemonHarness, at offset: Int, _ patch: [UInt8]) throws {
-        let file = open(daemon.store, O_WRONLY | O_CLOEXEC)
-        guard file >= 0 else { throw TestFailure("cannot open \(daemon.store)") }
-        defer { close(file) }
-        guard pwrite(file, patch, patch.count, off_t(offset)) == patch.count else {
-            throw TestFailure("cannot write \(daemon.store)")
-        }
-    }
-
     /// Changes bytes of a superblock copy and makes its checksum right again.
     private func patchSuperblock(
         _ daemon: DaemonHarness, copy: Int, at offset: Int, _ patch: [UInt8]
     ) throws {
         let base = Self.copyOffsets[copy]
-        var block = Array(try bytes(daemon)[base..<base + 4096])
+        var block = Array(try daemon.storeHead()[base..<base + 4096])
         block.replaceSubrange(offset..<offset + patch.count, with: patch)
         let checksum = block[..<4092].withUnsafeBytes { Checksum.crc32c($0) }
         block.replaceSubrange(
             4092..<4096, with: (0..<4).map { UInt8(truncatingIfNeeded: checksum >> (8 * $0)) })
-        try self.patch(daemon, at: base, block)
+        try daemon.patchStore(at: base, block)
     }
 
     /// The daemon must refuse, say `words`, name the store, and have changed nothing.
     private func expectRefusal(_ daemon: DaemonHarness, _ words: String) throws {
-        let before = try bytes(daemon)
+        let before = try daemon.storeHead()
         let outcome = try daemon.refusal()
         #expect(outcome.code == 1, "\(outcome)")
         #expect(outcome.errors.contains(words), "\(outcome)")
         #expect(outcome.errors.contains(daemon.store), "\(outcome)")
         #expect(!exists(daemon.controlSocket) && !exists(daemon.nbdSocket))
-        let isUnchanged = try bytes(daemon) == before
+        let isUnchanged = try daemon.storeHead() == before
         #expect(isUnchanged)
     }
 
@@ -120,8 +100,8 @@ import Testing
         try daemon.start()
         try daemon.ctl("vdi", "create", "kept", "--size", "1M")
         #expect(try daemon.terminate() == 0)
-        try patch(
-            daemon, at: Self.copyOffsets[copy] + 100, [UInt8](repeating: 0xAA, count: 64))
+        try daemon.patchStore(
+            at: Self.copyOffsets[copy] + 100, [UInt8](repeating: 0xAA, count: 64))
         try daemon.start()
         let notice = "Superblock copy \(copy) was damaged and is repaired from copy \(1 - copy)."
         #expect(daemon.log.contains(notice), "\(daemon.log)")
@@ -133,7 +113,7 @@ import Testing
     @Test("two damaged superblocks are refused")
     func bothDamaged() throws {
         let daemon = try DaemonHarness()
-        for offset in Self.copyOffsets { try patch(daemon, at: offset + 2000, [1]) }
+        for offset in Self.copyOffsets { try daemon.patchStore(at: offset + 2000, [1]) }
         try expectRefusal(daemon, "damaged")
     }
 
@@ -157,14 +137,14 @@ import Testing
         let shard = try daemon.client.vdi("disk").shard
         #expect(try daemon.terminate() == 0)
         let offset = Superblock.checkpointRootOffsets(stream: shard, copy: 0)[0]
-        try patch(daemon, at: Int(offset) + 50, [0xFF, 0xFE])
+        try daemon.patchStore(at: Int(offset) + 50, [0xFF, 0xFE])
         try daemon.start()
         let kept = try daemon.client.vdis().map(\.name)
         #expect(kept == ["disk"])
         #expect(try daemon.terminate() == 0)
         for copy in 0...1 {
             for offset in Superblock.checkpointRootOffsets(stream: shard, copy: copy) {
-                try patch(daemon, at: Int(offset) + 50, [0xFD, 0xFC])
+                try daemon.patchStore(at: Int(offset) + 50, [0xFD, 0xFC])
             }
         }
         let outcome = try daemon.refusal()
@@ -190,7 +170,7 @@ import Testing
         #expect(try daemon.terminate() == 0)
         let copies = try find(daemon, Array(block(9).prefix(15)))
         #expect(!copies.isEmpty)
-        for offset in copies { try patch(daemon, at: offset + 4000, [0xC2]) }
+        for offset in copies { try daemon.patchStore(at: offset + 4000, [0xC2]) }
         try daemon.start()
         var disk = try BlockDriver(connectingTo: socket, options: patientOptions())
         for number in 0..<16 {
@@ -227,10 +207,10 @@ import Testing
     @Test("a store that exists is formatted only with --force, and bad sizes make none")
     func formatting() throws {
         let daemon = try DaemonHarness()
-        let before = try bytes(daemon)
+        let before = try daemon.storeHead()
         let again = try daemon.run("store", "init", daemon.store, "--size", "256M")
         #expect(again.code == 1 && again.errors.contains("--force"), "\(again)")
-        let isUnchanged = try bytes(daemon) == before
+        let isUnchanged = try daemon.storeHead() == before
         #expect(isUnchanged)
         let small = daemon.directory.file("small")
         for size in [["--size", "1M"], ["--size", "3M", "--extent-size", "1M"], []] {

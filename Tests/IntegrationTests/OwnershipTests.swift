@@ -25,24 +25,9 @@ extension DaemonHarness {
 
 /// A store that somebody else writes to, whom our locks do not keep out.
 @Suite struct OwnershipTests {
-    /// What is in front of the extents: superblocks and checkpoint roots.
-    private func head(_ daemon: DaemonHarness) throws -> [UInt8] {
-        let file = open(daemon.store, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { throw TestFailure("cannot open \(daemon.store)") }
-        defer { close(file) }
-        var bytes = [UInt8](repeating: 0, count: 1 << 20)
-        guard pread(file, &bytes, bytes.count, 0) == bytes.count else {
-            throw TestFailure("cannot read \(daemon.store)")
-        }
-        return bytes
-    }
-
     /// What another host's opening does to the superblock.
     private func raiseGeneration(_ daemon: DaemonHarness) throws {
-        let head = try head(daemon)
-        let file = open(daemon.store, O_WRONLY | O_CLOEXEC)
-        guard file >= 0 else { throw TestFailure("cannot open \(daemon.store)") }
-        defer { close(file) }
+        let head = try daemon.storeHead()
         for offset in Superblock.copyOffsets {
             var block = Array(head[Int(offset)..<Int(offset) + blockBytes])
             var superblock = try block.withUnsafeBytes {
@@ -52,9 +37,7 @@ extension DaemonHarness {
             block.withUnsafeMutableBytes { bytes in
                 if let base = bytes.baseAddress { superblock.encode(to: base) }
             }
-            guard pwrite(file, block, blockBytes, off_t(offset)) == blockBytes else {
-                throw TestFailure("cannot write \(daemon.store)")
-            }
+            try daemon.patchStore(at: Int(offset), block)
         }
     }
 
@@ -78,7 +61,7 @@ extension DaemonHarness {
 
         try raiseGeneration(daemon)
         try daemon.waitUntilFenced()
-        let before = try head(daemon)
+        let before = try daemon.storeHead()
         let refused = try disk.performForStatus(.write, firstSector: 0, byteCount: 4096)
         #expect(refused.status == BlockStatusByte.ioError)
         let isThere = try disk.readBlocking(sector: 128, byteCount: piece.count) == piece
@@ -94,7 +77,7 @@ extension DaemonHarness {
         #expect(lines.count == options.shards, "\(daemon.log)")
         #expect(try daemon.terminate() == 0)
         // The end would have written a checkpoint.
-        let isUnchanged = try head(daemon) == before
+        let isUnchanged = try daemon.storeHead() == before
         #expect(isUnchanged)
     }
 

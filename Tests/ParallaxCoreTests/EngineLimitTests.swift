@@ -126,17 +126,8 @@ struct EngineLimitTests {
     /// to find that out for all takes more nodes than there is room for.
     @Test("a snapshot that has nothing alone in many places is given back")
     func nothingAlone() throws {
-        let store = try SmallStore(nodeFrames: 64)
         let ranges = (UInt64(0)..<40).map { $0 * 65_536 }
-        try store.create("disk", blocks: 40 * 65_536)
-        for start in ranges {
-            for leaf in [start, start + 256] { try store.write("disk", leaf..<leaf + 1) }
-        }
-        try store.snapshot("disk", "first")
-        for start in ranges { try store.write("disk", start..<start + 1) }
-        try store.snapshot("disk", "second")
-        for start in ranges { try store.write("disk", start + 256..<start + 257) }
-        try store.checkpoint()
+        let store = try makeSimilar(ranges, in: SmallStore(nodeFrames: 64))
         try store.deleteSnapshot("disk@second")
         for _ in 0..<5_000 where store.statistics.isReclaiming { store.step() }
         let isReclaiming = store.statistics.isReclaiming
@@ -144,9 +135,8 @@ struct EngineLimitTests {
         for start in ranges { #expect(try store.compare(within: start..<start + 512) == .init()) }
     }
 
-    /// The same with all nodes in memory: the 256 places of each range are looked at, and nothing is loaded.
-    private func makeSimilar(_ ranges: [UInt64]) throws -> SmallStore {
-        let store = try SmallStore(sizeBytes: 200 << 20, nodeFrames: 4096)
+    /// Two snapshots and a head, with a change in each range between any two of them.
+    private func makeSimilar(_ ranges: [UInt64], in store: SmallStore) throws -> SmallStore {
         try store.create("disk", blocks: UInt64(ranges.count) * 65_536)
         for start in ranges {
             for leaf in [start, start + 256] { try store.write("disk", leaf..<leaf + 1) }
@@ -159,11 +149,16 @@ struct EngineLimitTests {
         return store
     }
 
+    /// The 256 places of each range are looked at, and nothing is loaded.
+    private func storeWithAllNodes() throws -> SmallStore {
+        try SmallStore(sizeBytes: 200 << 20, nodeFrames: 4096)
+    }
+
     /// While a guest's read is on its way to the device.
     @Test("a turn of a deletion passes over a bounded number of places that are the same")
     func samePlaces() throws {
         let ranges = (UInt64(0)..<600).map { $0 * 65_536 }
-        let store = try makeSimilar(ranges)
+        let store = try makeSimilar(ranges, in: storeWithAllNodes())
         let handle = try store.handle("disk")
         let second = try #require(store.snapshots["disk@second"])
         let buffer = BlockBuffer()
@@ -215,7 +210,7 @@ struct EngineLimitTests {
     @Test("a turn of a comparison passes over a bounded number of places that are the same")
     func samePlacesOfComparison() throws {
         let ranges = (UInt64(0)..<200).map { $0 * 65_536 }
-        let store = try makeSimilar(ranges)
+        let store = try makeSimilar(ranges, in: storeWithAllNodes())
         let old = VersionReference.snapshot(try #require(store.snapshots["disk@second"]))
         let new = VersionReference.head(try #require(store.vdis["disk"]))
         store.mislead { $0.submit(diff: DiffQuery(old: old, new: new), ticket: 1) }

@@ -80,7 +80,7 @@ struct MemoryLossTests {
 
         /// What the handler of the signal does.
         func lose() {
-            loss.note()
+            loss.word.storeBytes(of: 1, as: UInt32.self)
             guest.zero()
         }
 

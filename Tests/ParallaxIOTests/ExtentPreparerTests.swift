@@ -40,14 +40,6 @@ struct ExtentPreparerTests {
         #expect(preparer.status.readyCount == 0, "slots were kept after the stop")
     }
 
-    private func waitUntil(_ condition: () -> Bool) throws {
-        let deadline = parallax_monotonic_nanoseconds() + 20_000_000_000
-        while !condition() {
-            try #require(parallax_monotonic_nanoseconds() < deadline, "did not come about")
-            sched_yield()
-        }
-    }
-
     /// Nil: the store is full.
     private func expectRequest(
         _ preparer: ExtentPreparer, gives expected: Int?

@@ -20,14 +20,6 @@ struct OwnershipWatchTests {
         func note(_ loss: StoreLoss) { all.withLock { $0.append(loss) } }
     }
 
-    private func waitUntil(_ condition: () -> Bool) throws {
-        let deadline = parallax_monotonic_nanoseconds() + 20_000_000_000
-        while !condition() {
-            try #require(parallax_monotonic_nanoseconds() < deadline, "did not come about")
-            sched_yield()
-        }
-    }
-
     private func format(_ medium: some StoreMedium, uuid: UInt64 = 7) throws {
         try Store.format(
             medium: medium,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The Parallax authors
 
-import CLinux
 import Glibc
 import ParallaxCore
 import ParallaxIO
@@ -54,14 +53,6 @@ struct UnwritableSlotTests {
             reportUnwritable: { sentence in faults.reports.withLock { $0.append(sentence) } })
         defer { preparer.stop() }
         try body(preparer, store)
-    }
-
-    private func waitUntil(_ condition: () -> Bool) throws {
-        let deadline = parallax_monotonic_nanoseconds() + 20_000_000_000
-        while !condition() {
-            try #require(parallax_monotonic_nanoseconds() < deadline, "did not come about")
-            sched_yield()
-        }
     }
 
     /// The answer to one request; an inner nil: the store is full.

@@ -30,8 +30,6 @@ package struct MemoryLoss: BitwiseCopyable {
 
     package var hasHappened: Bool { flag.pointee.load(ordering: .relaxed) != 0 }
 
-    package func note() { flag.pointee.store(1, ordering: .relaxed) }
-
     package func clear() { flag.pointee.store(0, ordering: .relaxed) }
 
     private var flag: UnsafeMutablePointer<Atomic<UInt32>> {
